@@ -1,0 +1,62 @@
+# Everything there is to run, for a Debian machine with Go and root.
+#
+#   make demo     see it work with a real guest, in about a minute
+#   make test     all checks and tests
+#   make build    bin/snapfs, one static binary
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# What tests and demo use beside Go; gcc is for the race detector.
+PACKAGES := qemu-system-x86 qemu-utils fio fuse3 busybox-static e2fsprogs \
+            kmod cpio util-linux gcc libc6-dev
+
+# Packages where goroutines meet.
+RACE := $(patsubst %/,./%,$(wildcard blockmap/ layer/ fs/ quiesce/))
+
+.PHONY: build deps check unit race integration test demo bench soak clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/snapfs ./cmd/snapfs
+
+# Installs only what is missing, and refreshes the package lists only if they do not do.
+deps:
+	@missing=; for p in $(PACKAGES); do \
+	    dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	echo "installing:$$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	install="apt-get install -y -q --no-install-recommends"; \
+	$$install $$missing </dev/null || { apt-get update -q </dev/null && $$install $$missing </dev/null; }
+
+check:
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt these:"; echo "$$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+unit:
+	$(GO) test $$($(GO) list ./... | grep -v /integration)
+
+race:
+	CGO_ENABLED=1 $(GO) test -race $(RACE)
+
+# Real mounts and real guests, driven through the built binary.
+integration: deps build
+	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -timeout=20m ./integration/...
+
+test: deps build check unit race integration
+
+demo: deps build
+	$(GO) run ./integration/demo -snapfs bin/snapfs
+
+bench: build
+	$(GO) test -run='^$$' -bench=. ./blockmap/... ./bench/...
+
+# Random operations with kills and remounts, for as long as one has patience.
+STEPS ?= 20000
+soak: deps build
+	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h -run=TestRandom ./integration -steps=$(STEPS) -seed=0
+
+clean:
+	rm -rf bin

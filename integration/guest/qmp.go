@@ -1,0 +1,63 @@
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// Monitor gives QEMU one command of its machine protocol and returns the answer.
+func (g *Guest) Monitor(command string, arguments map[string]any) (json.RawMessage, error) {
+	answer, err := g.monitor(command, arguments)
+	if err != nil {
+		return nil, fmt.Errorf("guest %s: monitor command %s: %w", g.cfg.Name, command, err)
+	}
+	return answer, nil
+}
+
+func (g *Guest) monitor(command string, arguments map[string]any) (json.RawMessage, error) {
+	conn, err := net.Dial("unix", g.MonitorPath())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(conn)
+	if err := dec.Decode(&struct{}{}); err != nil { // the greeting
+		return nil, err
+	}
+	if _, err := execute(conn, dec, "qmp_capabilities", nil); err != nil {
+		return nil, err
+	}
+	return execute(conn, dec, command, arguments)
+}
+
+// execute sends a command and waits for its answer, past events.
+func execute(conn net.Conn, dec *json.Decoder, command string, arguments map[string]any) (json.RawMessage, error) {
+	request := map[string]any{"execute": command}
+	if arguments != nil {
+		request["arguments"] = arguments
+	}
+	if err := json.NewEncoder(conn).Encode(request); err != nil {
+		return nil, err
+	}
+	for {
+		var m struct {
+			Return json.RawMessage
+			Error  *struct{ Desc string }
+		}
+		if err := dec.Decode(&m); err != nil {
+			return nil, err
+		}
+		if m.Error != nil {
+			return nil, errors.New(m.Error.Desc)
+		}
+		if m.Return != nil {
+			return m.Return, nil
+		}
+	}
+}
