@@ -1,0 +1,155 @@
+package blockmap
+
+// This file opens and closes the index and reads from it; writer.go writes.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// Errors of the index. They come wrapped: use errors.Is.
+var (
+	ErrClosed   = errors.New("index is closed")
+	ErrFailed   = errors.New("index has failed")
+	ErrTooLarge = errors.New("too much for one transaction")
+)
+
+const (
+	memTableSize = 32 << 20 // bytes
+	valueLogSize = 16 << 20 // bytes
+)
+
+// Options of an index. The zero value is useful.
+type Options struct {
+	// Failed is called once, when a commit has failed and before anybody who waits for it hears of that. It must return
+	// soon, and call neither Update nor Close. What failed may yet be seen by a View and may or may not be there after a
+	// restart: the process should serve nothing any more and end.
+	Failed func(error)
+}
+
+// Index is the database of a store. All its methods may be called at the same time.
+type Index struct {
+	db     *badger.DB
+	maxTx  int
+	notify func(error)
+	commit func(*badger.Txn) error // Commit of Badger; tests make it fail
+
+	mu      sync.Mutex // guards what follows; nothing else is locked under it
+	wake    sync.Cond  // the writer waits here for queue or closed
+	queue   []*update
+	closed  bool
+	failure error
+	views   sync.WaitGroup // Views under way; Add only under mu and before closed
+
+	writerDone chan struct{}
+	closeOnce  sync.Once
+	closeErr   error
+}
+
+// Open opens the index in dir, and makes it if there is none. The caller holds the store's lock: whatever a crash left
+// half made in dir is removed.
+func Open(dir string, o Options) (*Index, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	if err := removeLeftovers(dir); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	db, err := badger.Open(badgerOptions(dir))
+	if err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	x := &Index{
+		db:         db,
+		maxTx:      maxTransaction(db),
+		notify:     o.Failed,
+		commit:     (*badger.Txn).Commit,
+		writerDone: make(chan struct{}),
+	}
+	x.wake.L = &x.mu
+	go x.writer()
+	return x, nil
+}
+
+// removeLeftovers removes empty memtable and value log files: a crash between making such a file and giving it its size
+// leaves one, nothing was ever in it, and Badger refuses to open because of it.
+func removeLeftovers(dir string) error {
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		names, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if info, err := os.Stat(name); err != nil || info.Size() > 0 {
+				continue
+			}
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// badgerOptions: every commit is synced; values lie beside their keys; one writer, so no conflicts to detect; memory is
+// a few memtables and no caches, as blocks and table indexes are read from the page cache through mappings.
+func badgerOptions(dir string) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithSyncWrites(true).
+		WithMemTableSize(memTableSize).
+		WithNumMemtables(2).
+		WithNumCompactors(2).
+		WithNumVersionsToKeep(1).
+		WithDetectConflicts(false).
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithIndexCacheSize(0).
+		WithValueLogFileSize(valueLogSize).
+		WithValueThreshold(maxValue).
+		WithMetricsEnabled(false).
+		WithLogger(nil)
+}
+
+// Close waits for the Updates and Views under way and closes the database. Later ones get ErrClosed. Close may be called twice.
+func (x *Index) Close() error {
+	x.closeOnce.Do(func() {
+		x.mu.Lock()
+		x.closed = true
+		x.wake.Signal()
+		x.mu.Unlock()
+		<-x.writerDone
+		x.views.Wait()
+		if err := x.db.Close(); err != nil {
+			x.closeErr = fmt.Errorf("close index: %w", err)
+		}
+	})
+	return x.closeErr
+}
+
+// View calls fn with a read-only transaction: one consistent view of everything whose Update has returned, and maybe more.
+// Views run in parallel. The Tx must not be used after fn has returned.
+func (x *Index) View(fn func(*Tx) error) error {
+	if err := x.enterView(); err != nil {
+		return err
+	}
+	defer x.views.Done()
+	txn := x.db.NewTransaction(false)
+	defer txn.Discard()
+	return fn(&Tx{base: txn})
+}
+
+func (x *Index) enterView() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return ErrClosed
+	}
+	x.views.Add(1)
+	return nil
+}
