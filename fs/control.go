@@ -1,0 +1,159 @@
+package fs
+
+// Control files: which there are, who may use them, and what an open one says.
+
+import (
+	"sync"
+	"syscall"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+// control says which control file of a .snapshots directory one is. The numbers are part of node ids.
+type control uint8
+
+const (
+	controlCreate control = iota
+	controlDelete
+	controlRename
+	controlRevert
+	controlTree
+	controlList
+	controlStatus
+	controlLog
+)
+
+// usages are the control files: the name, and for those that take commands, what to write.
+var usages = [...]struct{ name, usage string }{
+	controlCreate: {"create", `write one line, then read the answer:
+  NAME [description=TEXT] [files=FILE,FILE…]
+or one JSON object: {"name": "…", "description": "…", "files": ["…"]}
+Takes a snapshot of all files of the VM, or of those given. A name or value with spaces goes in double quotes.
+`},
+	controlDelete: {"delete", `write one line, then read the answer:
+  NAME [NAME…]
+or one JSON object: {"name": "…"} or {"names": ["…", "…"]}
+Deletes the snapshots: all of them or, if one can't be, none. Their space comes back in the background.
+`},
+	controlRename: {"rename", `write one line, then read the answer:
+  OLD NEW
+or one JSON object: {"name": "OLD", "to": "NEW"}
+`},
+	controlRevert: {"revert", `write one line, then read the answer:
+  NAME [files=FILE,FILE…] [discard=true] [force=true]
+or one JSON object: {"name": "…", "files": ["…"], "discard": false, "force": false}
+Makes the VM's files exactly the snapshot's. What they were is kept as before-revert-TIME unless discarded. With force
+also under open files: the guest must then be reset at once.
+`},
+	controlTree:   {name: "tree"},
+	controlList:   {name: "list"},
+	controlStatus: {name: "status"},
+	controlLog:    {name: "log"},
+}
+
+var (
+	vmControls = []control{controlCreate, controlDelete, controlRename, controlRevert,
+		controlTree, controlList, controlStatus, controlLog}
+	mountControls = []control{controlStatus, controlList, controlLog}
+)
+
+// controlsOf lists the control files of a VM's .snapshots, or for 0 of the mount's.
+func controlsOf(vm layer.VMID) []control {
+	if vm == 0 {
+		return mountControls
+	}
+	return vmControls
+}
+
+func controlNamed(vm layer.VMID, name string) (control, bool) {
+	for _, which := range controlsOf(vm) {
+		if which.name() == name {
+			return which, true
+		}
+	}
+	return 0, false
+}
+
+func (c control) name() string   { return usages[c].name }
+func (c control) usage() string  { return usages[c].usage }
+func (c control) isWriter() bool { return usages[c].usage != "" }
+
+// controlAttr: a control file is its VM directory's owner's, and of size 0 like the files in /proc.
+func (s *server) controlAttr(n node) (layer.Attr, error) {
+	vm, which := n.control()
+	a := s.rootAttr()
+	if vm != 0 {
+		v, err := s.vmOf(n)
+		if err != nil {
+			return layer.Attr{}, err
+		}
+		a = v.Attr()
+	}
+	a.Mode = syscall.S_IFREG | 0o400
+	if which.isWriter() {
+		a.Mode = syscall.S_IFREG | 0o600
+	}
+	a.Size, a.Blocks, a.Nlink = 0, 0, 1
+	return a, nil
+}
+
+// controlFile is an open control file: what reading gives next. Reads wait for the command that is running.
+type controlFile struct {
+	mu   sync.Mutex
+	text []byte
+	pos  int
+}
+
+// openControl renders what the file says at this moment, or its usage.
+func (s *server) openControl(n node, fh uint64, write bool) error {
+	_, which := n.control()
+	if write && !which.isWriter() {
+		return layer.Errorf(syscall.EACCES, "%s takes no commands", which.name())
+	}
+	text, err := s.render(n)
+	if err != nil {
+		return err
+	}
+	s.controls.put(fh, &controlFile{text: text})
+	return nil
+}
+
+// controlHandle finds an open control file. One that an earlier process opened has lost what it was about to say.
+func (s *server) controlHandle(n node, fh uint64) (*controlFile, error) {
+	if c := s.controls.get(fh); c != nil {
+		return c, nil
+	}
+	text, err := s.render(n)
+	if err != nil {
+		return nil, err
+	}
+	c := &controlFile{text: text}
+	s.controls.put(fh, c)
+	return c, nil
+}
+
+// readControl goes on reading where the last read of this handle ended.
+func (s *server) readControl(n node, fh uint64, p []byte) (int, error) {
+	c, err := s.controlHandle(n, fh)
+	if err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	read := copy(p, c.text[c.pos:])
+	c.pos += read
+	return read, nil
+}
+
+// writeControl runs a command. What is read next is its answer, also when it failed.
+func (s *server) writeControl(n node, fh uint64, line []byte) error {
+	c, err := s.controlHandle(n, fh)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text, err = s.run(n, line)
+	c.pos = 0
+	return err
+}

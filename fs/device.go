@@ -1,0 +1,100 @@
+package fs
+
+// The descriptor that requests come from and answers go to.
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	inHeader    = int(unsafe.Sizeof(fuse.InHeader{}))
+	readHeader  = int(unsafe.Sizeof(fuse.ReadIn{}))
+	writeHeader = int(unsafe.Sizeof(fuse.WriteIn{}))
+	outHeader   = int(unsafe.Sizeof(fuse.OutHeader{}))
+	writeAnswer = outHeader + int(unsafe.Sizeof(fuse.WriteOut{}))
+)
+
+// cloneRequest is FUSE_DEV_IOC_CLONE, _IOR(229, 0, uint32).
+const cloneRequest = 0x8004e500
+
+// device is one descriptor of the session. The kernel takes an answer only from the one that the request was read
+// from.
+type device struct {
+	fd   int
+	logf func(format string, args ...any)
+}
+
+// clone opens another descriptor of the same session.
+func (d device) clone() (device, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return device{}, fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	if err := unix.IoctlSetPointerInt(fd, cloneRequest, d.fd); err != nil {
+		unix.Close(fd)
+		return device{}, fmt.Errorf("clone the FUSE session: %w", err)
+	}
+	return device{fd, d.logf}, nil
+}
+
+// read waits for the next request and returns its length. io.EOF-like is ENODEV: the mount is gone.
+func (d device) read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(d.fd, p)
+		switch {
+		case err == unix.EINTR, err == unix.EAGAIN, err == unix.ENOENT: // ENOENT: its caller gave up meanwhile
+			continue
+		case err == nil && n < inHeader:
+			return 0, fmt.Errorf("the kernel sent a request of %d bytes", n)
+		}
+		return n, err
+	}
+}
+
+// answer sends an answer that is complete but for its header, for which it has room.
+func (d device) answer(unique uint64, status fuse.Status, p []byte) {
+	binary.NativeEndian.PutUint32(p, uint32(len(p)))
+	binary.NativeEndian.PutUint32(p[4:], uint32(-status))
+	binary.NativeEndian.PutUint64(p[8:], unique)
+	d.send(p)
+}
+
+// answerStatus sends an answer without data.
+func (d device) answerStatus(unique uint64, status fuse.Status) {
+	var p [outHeader]byte
+	d.answer(unique, status, p[:])
+}
+
+// answerWrite says that a WRITE of n bytes is done.
+func (d device) answerWrite(unique uint64, n uint32) {
+	var p [writeAnswer]byte
+	binary.NativeEndian.PutUint32(p[outHeader:], n)
+	d.answer(unique, fuse.OK, p[:])
+}
+
+// send writes one whole answer.
+func (d device) send(p []byte) {
+	for {
+		_, err := unix.Write(d.fd, p)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == nil, err == unix.ENOENT, gone(err): // ENOENT: its caller was killed meanwhile
+			return
+		}
+		d.logf("answer of %d bytes: %v", len(p), err)
+		return
+	}
+}
+
+// gone says that the session is over: unmounted, or aborted by hand.
+func gone(err error) bool {
+	return errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EPERM)
+}

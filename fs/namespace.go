@@ -1,0 +1,233 @@
+package fs
+
+// What changes names: VMs in the root, files in VMs, snapshots in .snapshots. All of it is durable when answered.
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+const permissions = 0o7777
+
+// refuse is why a directory takes no new entry of a kind that it doesn't hold.
+func refuse(dir node) error {
+	if dir.kind() == kindSnapshot {
+		return errReadOnly
+	}
+	return errNotHere
+}
+
+func (s *server) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir := node(in.NodeId)
+	n, err := s.mkdir(dir, name, in)
+	if err == nil {
+		err = s.entryOut(n, out)
+	}
+	return s.result(dir, "mkdir", err)
+}
+
+func (s *server) mkdir(dir node, name string, in *fuse.MkdirIn) (node, error) {
+	switch {
+	case dir.kind() == kindRoot:
+		vm, err := s.store.CreateVM(name, in.Mode&permissions, in.Uid, in.Gid)
+		if err != nil {
+			return 0, err
+		}
+		s.touchRoot()
+		return vmNode(vm.ID()), nil
+	case dir.kind() == kindSnapDir && dir.vmID() != 0:
+		return s.mkdirSnapshot(dir, name)
+	}
+	return 0, refuse(dir)
+}
+
+// mkdirSnapshot is mkdir(2) in .snapshots: create.
+func (s *server) mkdirSnapshot(dir node, name string) (node, error) {
+	vm, err := s.vmOf(dir)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := s.execute(vm, controlCreate, command{names: []string{name}}); err != nil {
+		return 0, err
+	}
+	snapshot, err := vm.Snapshot(name)
+	if err != nil {
+		return 0, err
+	}
+	return snapshotNode(snapshot.ID()), nil
+}
+
+// Mknod makes plain files, as mknod(2) may, and nothing else.
+func (s *server) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir := node(in.NodeId)
+	if in.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return s.result(dir, "mknod", refuse(dir))
+	}
+	f, err := s.createFile(dir, name, in.Mode, &in.InHeader, true)
+	if err == nil {
+		err = s.entryOut(fileNode(f.ID()), out)
+	}
+	return s.result(dir, "mknod", err)
+}
+
+func (s *server) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	dir := node(in.NodeId)
+	f, err := s.createFile(dir, name, in.Mode, &in.InHeader, in.Flags&unix.O_EXCL != 0)
+	if err == nil {
+		err = s.openFile(f, &in.InHeader, in.Flags, &out.OpenOut)
+	}
+	if err == nil {
+		err = s.entryOut(fileNode(f.ID()), &out.EntryOut)
+	}
+	return s.result(dir, "create", err)
+}
+
+func (s *server) createFile(dir node, name string, mode uint32, h *fuse.InHeader, exclusive bool) (*layer.File, error) {
+	if dir.kind() != kindVM {
+		return nil, refuse(dir)
+	}
+	vm, err := s.vmOf(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, _, err := vm.Create(name, mode&permissions, h.Uid, h.Gid, exclusive)
+	return f, err
+}
+
+func (s *server) Symlink(_ <-chan struct{}, h *fuse.InHeader, _, _ string, _ *fuse.EntryOut) fuse.Status {
+	return s.result(node(h.NodeId), "symlink", refuse(node(h.NodeId)))
+}
+
+func (s *server) Link(_ <-chan struct{}, in *fuse.LinkIn, _ string, _ *fuse.EntryOut) fuse.Status {
+	return s.result(node(in.NodeId), "link", refuse(node(in.NodeId)))
+}
+
+func (s *server) Tmpfile(_ <-chan struct{}, _ *fuse.CreateIn, _ *fuse.CreateOut) fuse.Status {
+	return fuse.ENOTSUP
+}
+
+func (s *server) Readlink(_ <-chan struct{}, _ *fuse.InHeader) ([]byte, fuse.Status) {
+	return nil, fuse.EINVAL
+}
+
+func (s *server) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	dir := node(h.NodeId)
+	return s.result(dir, "unlink", s.unlink(dir, name))
+}
+
+func (s *server) unlink(dir node, name string) error {
+	switch dir.kind() {
+	case kindVM:
+		vm, err := s.vmOf(dir)
+		if err != nil {
+			return err
+		}
+		return vm.Unlink(name)
+	case kindSnapshot:
+		return errReadOnly
+	case kindSnapDir:
+		return errControl
+	}
+	return errDirectory
+}
+
+func (s *server) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	dir := node(h.NodeId)
+	return s.result(dir, "rmdir", s.rmdir(dir, name))
+}
+
+func (s *server) rmdir(dir node, name string) error {
+	switch {
+	case dir.kind() == kindSnapshot:
+		return errReadOnly
+	case name == layer.SnapDir:
+		return layer.Errorf(syscall.EPERM, "%s goes with its VM", layer.SnapDir)
+	case dir.kind() == kindRoot:
+		return s.removeVM(name)
+	case dir.kind() == kindSnapDir && dir.vmID() != 0:
+		vm, err := s.vmOf(dir)
+		if err != nil {
+			return err
+		}
+		_, err = s.execute(vm, controlDelete, command{names: []string{name}})
+		return err
+	}
+	return errNotDir
+}
+
+func (s *server) removeVM(name string) error {
+	if err := s.store.RemoveVM(name); err != nil {
+		return err
+	}
+	s.touchRoot()
+	s.log.forget(name)
+	return nil
+}
+
+func (s *server) Rename(_ <-chan struct{}, in *fuse.RenameIn, old, new string) fuse.Status {
+	dir := node(in.NodeId)
+	return s.result(dir, "rename", s.rename(dir, node(in.Newdir), old, new, in.Flags))
+}
+
+func (s *server) rename(dir, target node, old, new string, flags uint32) error {
+	switch {
+	case dir.kind() == kindSnapshot || target.kind() == kindSnapshot:
+		return errReadOnly
+	case old == layer.SnapDir || new == layer.SnapDir:
+		return layer.Errorf(syscall.EPERM, "%s stays where it is", layer.SnapDir)
+	case flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0:
+		return layer.Errorf(syscall.EINVAL, "unknown kind of rename %#x", flags)
+	case dir != target && (dir.kind() == kindRoot || target.kind() == kindRoot):
+		return errNotHere
+	case dir != target:
+		return layer.Errorf(syscall.EXDEV, "files stay within their VM, and snapshots in its %s", layer.SnapDir)
+	}
+	switch dir.kind() {
+	case kindRoot:
+		return s.renameVM(old, new, flags)
+	case kindVM:
+		vm, err := s.vmOf(dir)
+		if err != nil {
+			return err
+		}
+		return vm.Rename(old, new, layer.RenameFlags(flags))
+	case kindSnapDir:
+		return s.renameSnapshot(dir, old, new, flags)
+	}
+	return errNotDir
+}
+
+func (s *server) renameVM(old, new string, flags uint32) error {
+	if flags&unix.RENAME_EXCHANGE != 0 {
+		return layer.Errorf(syscall.EINVAL, "VMs can't change names with each other")
+	}
+	if err := s.store.RenameVM(old, new, flags&unix.RENAME_NOREPLACE != 0); err != nil {
+		return err
+	}
+	s.touchRoot()
+	s.log.rename(old, new)
+	return nil
+}
+
+// renameSnapshot is mv(1) in .snapshots. A snapshot never takes the place of another, whatever the flags.
+func (s *server) renameSnapshot(dir node, old, new string, flags uint32) error {
+	if _, isControl := controlNamed(dir.vmID(), old); isControl {
+		return errControl
+	}
+	if _, isControl := controlNamed(dir.vmID(), new); isControl {
+		return errControl
+	}
+	if flags&unix.RENAME_EXCHANGE != 0 {
+		return layer.Errorf(syscall.EINVAL, "snapshots can't change names with each other")
+	}
+	vm, err := s.vmOf(dir)
+	if err != nil {
+		return err
+	}
+	_, err = s.execute(vm, controlRename, command{names: []string{old}, to: new})
+	return err
+}

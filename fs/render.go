@@ -1,0 +1,104 @@
+package fs
+
+// What control files say when they are opened for reading.
+
+import (
+	"os"
+	"time"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+// render returns what a fresh handle reads: of control files that take commands, how to write one.
+func (s *server) render(n node) ([]byte, error) {
+	id, which := n.control()
+	if which.isWriter() {
+		return []byte(which.usage()), nil
+	}
+	if id == 0 {
+		return s.renderMount(which), nil
+	}
+	vm, err := s.vmOf(n)
+	if err != nil {
+		return nil, err
+	}
+	switch which {
+	case controlTree:
+		return []byte(drawTree(vm.Name(), infos(vm), time.Now())), nil
+	case controlList:
+		return marshal(infos(vm)), nil
+	case controlStatus:
+		return marshal(vm.Status()), nil
+	}
+	return []byte(s.log.Text(vm.Name())), nil
+}
+
+func infos(vm *layer.VM) []layer.SnapshotInfo {
+	list := []layer.SnapshotInfo{}
+	for _, snapshot := range vm.Snapshots() {
+		list = append(list, snapshot.Info())
+	}
+	return list
+}
+
+func (s *server) renderMount(which control) []byte {
+	switch which {
+	case controlList:
+		return marshal(s.listAll())
+	case controlStatus:
+		return marshal(s.status())
+	}
+	return []byte(s.log.Text(""))
+}
+
+// vmSnapshot is a snapshot in the list of the whole mount.
+type vmSnapshot struct {
+	VM string `json:"vm"`
+	layer.SnapshotInfo
+}
+
+func (s *server) listAll() []vmSnapshot {
+	list := []vmSnapshot{}
+	for _, vm := range s.store.VMs() {
+		for _, info := range infos(vm) {
+			list = append(list, vmSnapshot{vm.Name(), info})
+		}
+	}
+	return list
+}
+
+// mountStatus is how the whole mount stands. Sizes in bytes.
+type mountStatus struct {
+	Store         string   `json:"store"`
+	Mountpoint    string   `json:"mountpoint"`
+	WorkerPID     int      `json:"worker_pid"`
+	SupervisorPID *int     `json:"supervisor_pid"`
+	Restarts      int      `json:"restarts"`
+	LastExit      *string  `json:"last_exit"`
+	Layers        int      `json:"layers"`
+	RetiredLayers int      `json:"retired_layers"`
+	LayerBytes    int64    `json:"layer_bytes"`
+	ReclaimBytes  int64    `json:"reclaim_bytes"`
+	UnsummedBytes int64    `json:"unsummed_bytes"`
+	Free          int64    `json:"free"`
+	Reserve       int64    `json:"reserve"`
+	Capabilities  []string `json:"capabilities"`
+}
+
+// status describes the mount. No layer has checksums yet, and the worker has no supervisor.
+func (s *server) status() mountStatus {
+	stats := s.store.Stats()
+	return mountStatus{
+		Store:         s.store.Dir(),
+		Mountpoint:    s.options.Mountpoint,
+		WorkerPID:     os.Getpid(),
+		Layers:        stats.Layers,
+		RetiredLayers: stats.RetiredLayers,
+		LayerBytes:    stats.LayerBytes,
+		ReclaimBytes:  stats.ReclaimBytes,
+		UnsummedBytes: stats.LayerBytes,
+		Free:          stats.Free,
+		Reserve:       stats.Reserve,
+		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "discard"},
+	}
+}
