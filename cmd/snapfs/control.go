@@ -1,0 +1,154 @@
+package main
+
+// The control files of a mount, from the user's side.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+// place is a directory with control files: that of a VM, or the mount itself.
+type place struct{ dir string }
+
+// openPlace checks that a path is a VM's directory or a mount.
+func openPlace(path string) (place, error) {
+	p := place{dir: filepath.Clean(path)}
+	var fs unix.Statfs_t
+	err := unix.Statfs(path, &fs)
+	switch {
+	case errors.Is(err, unix.ENOTCONN):
+		return p, fmt.Errorf("%s: the mount's daemon is gone; clear it with `snapfs umount` and mount again", path)
+	case err != nil:
+		return p, fmt.Errorf("%s: %w", path, err)
+	}
+	if _, err := os.Lstat(p.control("status")); err != nil || fs.Type != unix.FUSE_SUPER_MAGIC {
+		return p, fmt.Errorf("%s is neither a VM's directory in a snapfs mount nor such a mount", path)
+	}
+	return p, nil
+}
+
+// openVM checks that a path is a VM's directory.
+func openVM(path string) (place, error) {
+	p, err := openPlace(path)
+	if err != nil {
+		return p, err
+	}
+	if !p.isVM() {
+		return p, fmt.Errorf("%s is a whole mount: name the directory of a VM in it", path)
+	}
+	return p, nil
+}
+
+// isVM tells a VM's directory from the mount's.
+func (p place) isVM() bool {
+	_, err := os.Lstat(p.control("create"))
+	return err == nil
+}
+
+func (p place) control(name string) string { return filepath.Join(p.dir, layer.SnapDir, name) }
+
+// read gives the content of a control file for reading.
+func (p place) read(name string) ([]byte, error) { return os.ReadFile(p.control(name)) }
+
+// snapshots reads the list.
+func (p place) snapshots() ([]listed, error) {
+	text, err := p.read("list")
+	if err != nil {
+		return nil, err
+	}
+	var list []listed
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.control("list"), err)
+	}
+	return list, nil
+}
+
+// listed is a snapshot as `list` shows it; the list of a mount says whose it is.
+type listed struct {
+	VM string `json:"vm"`
+	layer.SnapshotInfo
+}
+
+// command is what is written to a control file.
+type command struct {
+	Name        string   `json:"name,omitempty"`
+	Names       []string `json:"names,omitempty"`
+	To          string   `json:"to,omitempty"`
+	Description string   `json:"description,omitempty"`
+	Files       []string `json:"files,omitempty"`
+	Discard     bool     `json:"discard,omitempty"`
+	Force       bool     `json:"force,omitempty"`
+}
+
+// answer is what is read back.
+type answer struct {
+	Snapshot *layer.SnapshotInfo `json:"snapshot"`
+	Kept     *string             `json:"kept"`
+	Reset    bool                `json:"reset"`
+	Message  string              `json:"message"`
+	Error    *struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+
+	text []byte // as it came
+}
+
+// do gives a control file one command and waits for its answer. A refusal comes back in the daemon's words.
+func (p place) do(name string, c command) (answer, error) {
+	line, err := json.Marshal(c)
+	if err != nil {
+		return answer{}, err
+	}
+	f, err := os.OpenFile(p.control(name), os.O_RDWR, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	defer f.Close()
+	_, doErr := f.Write(line)
+	reply, readErr := readAnswer(f)
+	switch {
+	case doErr != nil && reply.Error != nil && reply.Error.Message != "":
+		return reply, &refusal{text: reply.Error.Message, cause: doErr}
+	case doErr != nil:
+		return reply, doErr
+	case readErr != nil:
+		return reply, fmt.Errorf("it is done, but the answer can't be read: %w", readErr)
+	}
+	return reply, nil
+}
+
+// refusal is an error in the daemon's words that still knows its errno.
+type refusal struct {
+	text  string
+	cause error
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.cause }
+
+func readAnswer(f *os.File) (answer, error) {
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{text: text}
+	return a, json.Unmarshal(text, &a)
+}
+
+// commaList splits the value of --files.
+func commaList(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}

@@ -1,0 +1,143 @@
+package main
+
+// Into the background: a second process serves, and tells the first through a pipe that the mount answers.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipeEnv names the descriptor of the pipe to the process that waits. One byte means that the mount answers, more are
+// the text of an error, and nothing at all that the daemon died.
+const pipeEnv = "SNAPFS_READY_FD"
+
+// readyByte says that the mount answers.
+const readyByte = 0
+
+// parentPipe is the pipe to the process that started this one as a daemon, nil if none did.
+func parentPipe() *os.File {
+	fd, err := strconv.Atoi(os.Getenv(pipeEnv))
+	if err != nil {
+		return nil
+	}
+	os.Unsetenv(pipeEnv)
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "ready")
+}
+
+// startDaemon starts a process that serves in the background, and waits until it does or has failed.
+func (a *app) startDaemon(ctx context.Context, spec mountSpec) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	fromChild, toParent, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer fromChild.Close()
+	daemon := exec.Command(self, spec.args()...)
+	daemon.Dir = "/"
+	daemon.ExtraFiles = []*os.File{toParent}
+	daemon.Env = append(os.Environ(), pipeEnv+"=3")
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = daemon.Start()
+	toParent.Close()
+	if err != nil {
+		return err
+	}
+	defer a.working("opening the store")()
+	said, err := readOrGiveUp(ctx, fromChild)
+	switch {
+	case err != nil:
+		_ = daemon.Process.Signal(unix.SIGTERM)
+		return err
+	case bytes.Equal(said, []byte{readyByte}):
+		return daemon.Process.Release()
+	case len(said) > 0:
+		return errors.New(string(said))
+	}
+	return fmt.Errorf("the daemon died before the mount answered (%v); see %s/log, or mount with -f", daemon.Wait(), spec.store)
+}
+
+// readOrGiveUp reads to the end, or until the context is done.
+func readOrGiveUp(ctx context.Context, r *os.File) ([]byte, error) {
+	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) })
+	defer stop()
+	said, err := io.ReadAll(r)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return said, err
+}
+
+// serveFor serves in the background, on behalf of the process at the other end of the pipe.
+func (a *app) serveFor(parent *os.File, spec mountSpec) error {
+	defer parent.Close()
+	ready := false
+	err := a.serve(context.Background(), spec, newDaemonLog(nil), func() {
+		ready = true
+		_, _ = parent.Write([]byte{readyByte})
+		parent.Close()
+	})
+	if err != nil && !ready {
+		_, _ = parent.WriteString(err.Error())
+	}
+	return err
+}
+
+// daemonLog is where the daemon's lines go: stderr, or a file that can only be opened once the store is known to be
+// one; what is said before is kept until then.
+type daemonLog struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+// newDaemonLog logs to out, or if that is nil keeps everything until a file is opened.
+func newDaemonLog(out io.Writer) *daemonLog {
+	if out == nil {
+		out = new(bytes.Buffer)
+	}
+	return &daemonLog{out: out}
+}
+
+// open makes a file the log. A crash of the process leaves its last words there too.
+func (l *daemonLog) open(path string) error {
+	file, err := openRotating(path, logSize, func(f *os.File) {
+		_ = debug.SetCrashOutput(f, debug.CrashOptions{})
+	})
+	if err != nil {
+		return fmt.Errorf("opening the log: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if early, ok := l.out.(*bytes.Buffer); ok {
+		_, _ = file.Write(early.Bytes())
+	}
+	l.out = file
+	return nil
+}
+
+// Write adds finished lines.
+func (l *daemonLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.Write(p)
+}
+
+// printf adds a line of the daemon's own, with the time.
+func (l *daemonLog) printf(format string, args ...any) {
+	fmt.Fprintf(l, "%s %s\n", time.Now().UTC().Format(time.RFC3339), oneLine(fmt.Sprintf(format, args...)))
+}

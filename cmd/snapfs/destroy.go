@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// destroyCmd is snapfs destroy: a VM with all it has.
+func (a *app) destroyCmd() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "destroy VM",
+		Short: "Remove a VM, its files and all its snapshots",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.destroy(cmd.Context(), args[0], yes)
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask")
+	return cmd
+}
+
+func (a *app) destroy(ctx context.Context, path string, yes bool) error {
+	p, err := openVM(path)
+	if err != nil {
+		return err
+	}
+	snapshots, err := p.snapshots()
+	if err != nil {
+		return err
+	}
+	files, err := vmFiles(p.dir)
+	if err != nil {
+		return err
+	}
+	if err := refuseIfWritten(p.dir, files); err != nil {
+		return err
+	}
+	if !yes {
+		if !isTerminal(a.stdin) {
+			return fmt.Errorf("%s: nobody to ask whether to destroy it; say --yes", path)
+		}
+		a.showDoomed(path, snapshots, files)
+		if !a.confirm("Destroy all of it?") {
+			return errors.New("nothing was destroyed")
+		}
+	}
+	defer a.working("destroying")()
+	return destroyAll(p, snapshots, files)
+}
+
+// vmFiles are the files of a VM's current state.
+func vmFiles(dir string) ([]os.FileInfo, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []os.FileInfo
+	for _, e := range entries {
+		if e.IsDir() {
+			continue // .snapshots, where it is visible
+		}
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, info)
+	}
+	return files, nil
+}
+
+// refuseIfWritten refuses when a process has one of a VM's files open for writing: a guest runs on it.
+func refuseIfWritten(dir string, files []os.FileInfo) error {
+	used, err := writers(dir, files)
+	if err != nil || len(used) == 0 {
+		return err
+	}
+	return fmt.Errorf("open for writing, stop the guest first: %s", showHolders(used))
+}
+
+// writers finds who has one of these files, all of one directory, open for writing.
+func writers(dir string, files []os.FileInfo) ([]holder, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	inodes := make(map[uint64]bool)
+	for _, f := range files {
+		inodes[f.Sys().(*syscall.Stat_t).Ino] = true
+	}
+	m := mountEntry{major: unix.Major(st.Dev), minor: unix.Minor(st.Dev)}
+	var used []holder
+	for _, h := range processHolders(m) {
+		if h.write && inodes[h.inode] {
+			used = append(used, h)
+		}
+	}
+	return used, nil
+}
+
+// showDoomed lists what a destroy takes along.
+func (a *app) showDoomed(path string, snapshots []listed, files []os.FileInfo) {
+	fmt.Fprintf(a.stdout, "%s: %s, %s\n", path, count(len(files), "file"), count(len(snapshots), "snapshot"))
+	for _, f := range files {
+		fmt.Fprintf(a.stdout, "  file      %s (%s)\n", f.Name(), showSize(f.Size()))
+	}
+	for _, s := range snapshots {
+		fmt.Fprintf(a.stdout, "  snapshot  %s (%s, %s)\n", s.Name, s.Created.Local().Format(timeLayout), showSize(s.size()))
+	}
+}
+
+// confirm asks a question; anything but yes is no.
+func (a *app) confirm(question string) bool {
+	fmt.Fprintf(a.stdout, "%s [y/N] ", question)
+	line, _ := bufio.NewReader(a.stdin).ReadString('\n')
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return true
+	}
+	return false
+}
+
+// destroyAll goes from what can still be refused to what can't: an open snapshot keeps everything as it is.
+func destroyAll(p place, snapshots []listed, files []os.FileInfo) error {
+	for _, names := range batches(snapshots) {
+		if _, err := p.do("delete", command{Names: names}); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		if err := os.Remove(filepath.Join(p.dir, f.Name())); err != nil {
+			return err
+		}
+	}
+	return os.Remove(p.dir)
+}
+
+// batches splits names over as many commands as their length asks for: one holds 64 KiB, and a name of 255 bytes may
+// take six times that in JSON.
+func batches(snapshots []listed) [][]string {
+	const most = 40
+	var all [][]string
+	for len(snapshots) > 0 {
+		n := min(most, len(snapshots))
+		var names []string
+		for _, s := range snapshots[:n] {
+			names = append(names, s.Name)
+		}
+		all, snapshots = append(all, names), snapshots[n:]
+	}
+	return all
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// sparseDisk is 8 MiB of which only a little is there.
+func sparseDisk() []byte {
+	disk := make([]byte, 8<<20)
+	copy(disk[4096:], bytes.Repeat([]byte("abc"), 5000))
+	copy(disk[7<<20:], "the end")
+	return disk
+}
+
+func qemuImgRun(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command(qemuImg, args...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func TestImportAndExport(t *testing.T) {
+	_, point := newMount(t)
+	vm := newVM(t, point, "web", "")
+	dir := t.TempDir()
+	raw := filepath.Join(dir, "disk.raw")
+	require.NoError(t, os.WriteFile(raw, sparseDisk(), 0o600))
+	for _, format := range []string{"qcow2", "vmdk", "vdi", "vhdx", "raw"} {
+		t.Run(format, func(t *testing.T) {
+			image := filepath.Join(dir, "image."+format)
+			qemuImgRun(t, "convert", "-O", format, raw, image)
+			file := filepath.Join(vm, format+".img")
+			done(t, "import", image, file)
+			got, err := os.ReadFile(file)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(sparseDisk(), got))
+			var st unix.Stat_t
+			require.NoError(t, unix.Stat(file, &st))
+			require.LessOrEqual(t, st.Blocks*512, int64(64<<10), "it stays sparse")
+
+			back := filepath.Join(dir, "back."+format)
+			done(t, "export", file, back)
+			qemuImgRun(t, "compare", "-f", "raw", "-F", format, raw, back)
+		})
+	}
+	require.Empty(t, done(t, "list", vm, "-H"), "temporary snapshots are gone")
+	require.Empty(t, leftovers(t, vm))
+	require.Empty(t, leftovers(t, dir))
+}
+
+// leftovers lists what an import or export was about to write.
+func leftovers(t *testing.T, dir string) []string {
+	t.Helper()
+	parts, err := filepath.Glob(filepath.Join(dir, ".part-*"))
+	require.NoError(t, err)
+	return parts
+}
+
+func TestImportReplacesOnlyWhenTold(t *testing.T) {
+	_, point := newMount(t)
+	vm := newVM(t, point, "web", "old")
+	disk := filepath.Join(vm, "root.img")
+	image := filepath.Join(t.TempDir(), "image.raw")
+	require.NoError(t, os.WriteFile(image, sparseDisk(), 0o600))
+	require.Contains(t, refused(t, "import", image, disk), "--force")
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	require.NoError(t, err)
+	require.Contains(t, refused(t, "import", "--force", image, disk), "stop the guest first")
+	require.NoError(t, f.Close())
+	require.Equal(t, "old", start(t, disk, 3))
+	done(t, "import", "--force", image, disk)
+	got, err := os.ReadFile(disk)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(sparseDisk(), got))
+}
+
+// Firmware state and settings are files too, of any size.
+func TestOddSizes(t *testing.T) {
+	_, point := newMount(t)
+	vm := newVM(t, point, "web", "")
+	dir := t.TempDir()
+	odd := filepath.Join(dir, "nvram.raw")
+	content := bytes.Repeat([]byte("0123456789"), 777)
+	require.NoError(t, os.WriteFile(odd, content, 0o600))
+	done(t, "import", odd, filepath.Join(vm, "nvram.fd"))
+	done(t, "export", filepath.Join(vm, "nvram.fd"), filepath.Join(dir, "back"), "-O", "raw")
+	for _, path := range []string{filepath.Join(vm, "nvram.fd"), filepath.Join(dir, "back")} {
+		got, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, string(content), string(got), path)
+	}
+}
+
+func TestExportOfASnapshot(t *testing.T) {
+	_, point := newMount(t)
+	vm := newVM(t, point, "web", "first")
+	done(t, "create", vm, "base")
+	write(t, filepath.Join(vm, "root.img"), "later")
+	image := filepath.Join(t.TempDir(), "image.raw")
+	done(t, "export", filepath.Join(vm, "root.img@base"), image)
+	require.Equal(t, "first", start(t, image, 5))
+	require.Contains(t, refused(t, "export", filepath.Join(vm, "root.img"), image), "--force")
+	done(t, "export", "--force", filepath.Join(vm, "root.img"), image)
+	require.Equal(t, "later", start(t, image, 5))
+	require.Contains(t, refused(t, "export", filepath.Join(vm, "root.img@none"), image, "--force"), "no such file")
+	require.Contains(t, refused(t, "export", filepath.Join(vm, "none.img"), image, "--force"), "no such file")
+}
+
+// What fails or is interrupted leaves nothing behind.
+func TestImageFailures(t *testing.T) {
+	_, point := newMount(t)
+	vm := newVM(t, point, "web", "first")
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken.qcow2")
+	require.NoError(t, os.WriteFile(broken, []byte("no qcow2"), 0o600))
+	refused(t, "import", broken, filepath.Join(vm, "new.img"))
+	refused(t, "import", filepath.Join(dir, "missing.raw"), filepath.Join(vm, "new.img"))
+	refused(t, "export", filepath.Join(vm, "root.img"), filepath.Join(dir, "out"), "-O", "no-such-format")
+
+	interrupted, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, args := range [][]string{
+		{"import", filepath.Join(vm, "root.img"), filepath.Join(vm, "new.img")},
+		{"export", filepath.Join(vm, "root.img"), filepath.Join(dir, "out.raw")},
+	} {
+		require.Equal(t, exitFailed, run(interrupted, args, nil, io.Discard, io.Discard))
+	}
+	require.NoFileExists(t, filepath.Join(vm, "new.img"))
+	require.NoFileExists(t, filepath.Join(dir, "out.raw"))
+	require.Empty(t, done(t, "list", vm, "-H"))
+	require.Empty(t, leftovers(t, vm))
+	require.Empty(t, leftovers(t, dir))
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// asSnapfs makes the test binary be snapfs: what `mount` runs in the background is its own executable.
+const asSnapfs = "SNAPFS_TEST_AS_SNAPFS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asSnapfs) != "" {
+		main()
+	}
+	os.Setenv(asSnapfs, "1")
+	os.Exit(m.Run())
+}
+
+// snapfs runs a command line in this process.
+func snapfs(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(context.Background(), args, strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// done runs a command line that must succeed, and returns what it wrote.
+func done(t *testing.T, args ...string) string {
+	t.Helper()
+	code, stdout, stderr := snapfs(args...)
+	require.Equal(t, exitDone, code, "snapfs %s: %s", strings.Join(args, " "), stderr)
+	return stdout
+}
+
+// refused runs a command line that must fail, with one line, and returns that.
+func refused(t *testing.T, args ...string) string {
+	t.Helper()
+	code, _, stderr := snapfs(args...)
+	require.Equal(t, exitFailed, code, "snapfs %s: %s", strings.Join(args, " "), stderr)
+	require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+	return stderr
+}
+
+func TestUsage(t *testing.T) {
+	for _, line := range []string{
+		"",
+		"frobnicate",
+		"mount",
+		"mount STORE",
+		"mount STORE POINT EXTRA",
+		"mount STORE POINT --snapdir=sometimes",
+		"mount STORE POINT --reserve=plenty",
+		"mount STORE POINT --reserve=0",
+		"mount STORE POINT --reserve=100%",
+		"mount STORE POINT --map-memory=5%",
+		"mount STORE POINT --no-such-flag",
+		"umount",
+		"create VM",
+		"list",
+		"list VM -o name,nonsense",
+		"revert VM",
+		"delete VM",
+		"rename VM OLD",
+		"destroy",
+		"import IMAGE",
+		"export VM/FILE IMAGE.unknown",
+		"check",
+	} {
+		t.Run(line, func(t *testing.T) {
+			code, stdout, stderr := snapfs(strings.Fields(line)...)
+			require.Equal(t, exitUsage, code, stderr)
+			require.Empty(t, stdout)
+			require.True(t, strings.HasPrefix(stderr, "snapfs: "), stderr)
+			require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	help := done(t, "--help")
+	for _, name := range strings.Fields("mount umount create list tree log status revert delete rename destroy import export check") {
+		require.Contains(t, help, "\n  "+name+" ")
+	}
+	require.Contains(t, done(t, "--version"), "snapfs version ")
+}
+
+func TestNotAMount(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"create", dir, "x"}, {"list", dir}, {"tree", dir}, {"log", dir}, {"status", dir}, {"revert", dir, "x"},
+		{"delete", dir, "x"}, {"rename", dir, "x", "y"}, {"destroy", "--yes", dir}, {"export", dir + "/x", dir + "/y.raw"},
+	} {
+		require.Contains(t, refused(t, args...), "neither a VM's directory in a snapfs mount nor such a mount")
+	}
+	require.Contains(t, refused(t, "umount", dir), "no snapfs mount")
+	require.Contains(t, refused(t, "list", dir+"/missing"), "no such file or directory")
+}
+
+func TestOneLine(t *testing.T) {
+	require.Equal(t, "a; b; c", oneLine("a\nb\r\n\nc\n"))
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long a test waits for what must happen; it is not a measure of speed.
+const patience = 30 * time.Second
+
+// newMount mounts a new store in the background for as long as the test runs.
+func newMount(t *testing.T, flags ...string) (store, point string) {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	store, point = filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
+	require.NoError(t, os.Mkdir(point, 0o755))
+	mount(t, store, point, flags...)
+	return store, point
+}
+
+// mount mounts in the background, to be unmounted when the test ends.
+func mount(t *testing.T, store, point string, flags ...string) {
+	t.Helper()
+	done(t, append([]string{"mount", store, point}, flags...)...)
+	t.Cleanup(func() {
+		if m, err := mountAt(point); err != nil || m == nil {
+			return
+		}
+		if code, _, stderr := snapfs("umount", point); code != exitDone {
+			_ = unix.Unmount(point, unix.MNT_DETACH)
+			t.Error(stderr)
+		}
+	})
+}
+
+// newVM makes a VM with a disk of 1 MiB that starts with a text.
+func newVM(t *testing.T, point, name, text string) (dir string) {
+	t.Helper()
+	dir = filepath.Join(point, name)
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	disk := make([]byte, 1<<20)
+	copy(disk, text)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "root.img"), disk, 0o600))
+	return dir
+}
+
+// start reads the first bytes of a file.
+func start(t *testing.T, path string, n int) string {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	p := make([]byte, n)
+	_, err = io.ReadFull(f, p)
+	require.NoError(t, err)
+	return string(p)
+}
+
+// daemonOf is the pid of the daemon behind a mount.
+func daemonOf(t *testing.T, point string) int {
+	t.Helper()
+	var status struct {
+		Worker int `json:"worker_pid"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(done(t, "status", "--json", point)), &status))
+	require.NotZero(t, status.Worker)
+	return status.Worker
+}
+
+func isMounted(t *testing.T, point string) bool {
+	t.Helper()
+	m, err := mountAt(point)
+	require.NoError(t, err)
+	return m != nil
+}
+
+func readLog(t *testing.T, store string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(store, "log"))
+	require.NoError(t, err)
+	return string(text)
+}
+
+func TestMountAndUmount(t *testing.T) {
+	store, point := newMount(t)
+	pid := daemonOf(t, point)
+	require.NotEqual(t, os.Getpid(), pid)
+	newVM(t, point, "web", "hello")
+	require.NoFileExists(t, filepath.Join(point, ".snapshots", "create"))
+	done(t, "umount", point)
+	require.False(t, isMounted(t, point))
+	require.Contains(t, readLog(t, store), "serving "+store)
+	require.Contains(t, readLog(t, store), "closed "+store)
+
+	mount(t, store, point, "--snapdir=visible", "--reserve=64MiB", "--map-memory=16MiB")
+	require.NotEqual(t, pid, daemonOf(t, point), "umount returns once the daemon is gone")
+	require.Equal(t, "hello", start(t, filepath.Join(point, "web", "root.img"), 5))
+	entries, err := os.ReadDir(point)
+	require.NoError(t, err)
+	require.Equal(t, ".snapshots", entries[0].Name())
+	require.Contains(t, done(t, "status", "--json", point), `"reserve":67108864`)
+}
+
+func TestForeground(t *testing.T) {
+	dir := t.TempDir()
+	store, point := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
+	require.NoError(t, os.Mkdir(point, 0o755))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var stderr bytes.Buffer
+	exit := make(chan int)
+	go func() { exit <- run(ctx, []string{"mount", "-f", store, point}, nil, io.Discard, &stderr) }()
+	require.Eventually(t, func() bool {
+		_, err := os.Lstat(filepath.Join(point, ".snapshots", "status"))
+		return err == nil
+	}, patience, 10*time.Millisecond)
+	cancel()
+	require.Equal(t, exitDone, <-exit)
+	require.Contains(t, stderr.String(), "serving "+store)
+	require.False(t, isMounted(t, point))
+	require.NoFileExists(t, filepath.Join(store, "log"))
+}
+
+// The first signal waits for those who use the mount, the second for nobody but open files.
+func TestSignals(t *testing.T) {
+	store, point := newMount(t)
+	f, err := os.OpenFile(filepath.Join(newVM(t, point, "web", "hello"), "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	daemon := watchDaemon(point)
+	defer daemon.close()
+	pid := daemonOf(t, point)
+
+	require.NoError(t, unix.Kill(pid, unix.SIGTERM))
+	require.Eventually(t, func() bool { return strings.Contains(readLog(t, store), f.Name()) }, patience, 10*time.Millisecond,
+		"the log names what is open")
+	_, err = f.WriteAt([]byte("J"), 0)
+	require.NoError(t, err, "it serves on")
+
+	require.NoError(t, unix.Kill(pid, unix.SIGTERM))
+	require.Eventually(t, func() bool { return !isMounted(t, point) }, patience, 10*time.Millisecond)
+	_, err = f.WriteAt([]byte("C"), 0)
+	require.NoError(t, err, "open files are served to their end")
+	require.NoError(t, f.Close())
+	require.NoError(t, daemon.wait(context.Background()))
+
+	mount(t, store, point)
+	require.Equal(t, "Cello", start(t, f.Name(), 5))
+}
+
+func TestEndsWhenTheLastUserIsGone(t *testing.T) {
+	store, point := newMount(t)
+	f, err := os.Open(newVM(t, point, "web", ""))
+	require.NoError(t, err)
+	daemon := watchDaemon(point)
+	defer daemon.close()
+	require.NoError(t, unix.Kill(daemonOf(t, point), unix.SIGTERM))
+	require.Eventually(t, func() bool { return strings.Contains(readLog(t, store), "is busy") }, patience, 10*time.Millisecond)
+	require.NoError(t, f.Close())
+	require.NoError(t, daemon.wait(context.Background()))
+	require.False(t, isMounted(t, point))
+}
+
+func TestUmountNamesWhoIsInTheWay(t *testing.T) {
+	_, point := newMount(t)
+	f, err := os.Open(filepath.Join(newVM(t, point, "web", ""), "root.img"))
+	require.NoError(t, err)
+	defer f.Close()
+	line := refused(t, "umount", point)
+	require.Contains(t, line, "busy")
+	require.Contains(t, line, f.Name())
+	require.Contains(t, line, "pid")
+	require.True(t, isMounted(t, point))
+}
+
+func TestMountRefusals(t *testing.T) {
+	store, point := newMount(t)
+	dir := t.TempDir()
+	for _, name := range []string{"full/entry", "empty", "strange/entry"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, name), 0o755))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	fresh := filepath.Join(dir, "fresh")
+	for _, c := range []struct{ store, point, says string }{
+		{fresh, filepath.Join(dir, "missing"), "does not exist"},
+		{fresh, filepath.Join(dir, "file"), "not a directory"},
+		{fresh, filepath.Join(dir, "full"), "not empty"},
+		{fresh, point, "already mounted"},
+		{dir, filepath.Join(dir, "empty"), "one in the other"},
+		{filepath.Join(dir, "empty", "store"), filepath.Join(dir, "empty"), "one in the other"},
+		{store, filepath.Join(dir, "empty"), "in use"},
+		{filepath.Join(dir, "strange"), filepath.Join(dir, "empty"), "FORMAT"},
+	} {
+		for _, flags := range [][]string{nil, {"-f"}} {
+			line := refused(t, append([]string{"mount", c.store, c.point}, flags...)...)
+			require.Contains(t, line, c.says)
+		}
+	}
+	require.NoDirExists(t, fresh, "a refusal comes before the store is made")
+}
+
+func TestDeadDaemon(t *testing.T) {
+	store, point := newMount(t)
+	vm := newVM(t, point, "web", "hello")
+	done(t, "create", vm, "base")
+	daemon := watchDaemon(point)
+	defer daemon.close()
+	require.NoError(t, unix.Kill(daemonOf(t, point), unix.SIGKILL))
+	require.NoError(t, daemon.wait(context.Background()))
+
+	require.Contains(t, refused(t, "list", vm), "snapfs umount")
+	require.Contains(t, refused(t, "mount", store, point), "snapfs umount "+point)
+	done(t, "umount", point)
+	mount(t, store, point)
+	require.Contains(t, done(t, "list", vm), "base")
+}

@@ -1,0 +1,100 @@
+package main
+
+// qemu-img, which knows the formats of other hypervisors.
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const qemuImg = "qemu-img"
+
+// formats are those of qemu-img by the endings of files. An ending that is not here says nothing: .img can be anything.
+var formats = map[string]string{
+	".raw": "raw", ".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx", ".vhd": "vpc",
+}
+
+// formatByName is the format that a file's name promises, "" if it promises none.
+func formatByName(path string) string { return formats[strings.ToLower(filepath.Ext(path))] }
+
+// imageInfo is what qemu-img says about an image. Size: bytes that a guest sees.
+type imageInfo struct {
+	Format string `json:"format"`
+	Size   int64  `json:"virtual-size"`
+}
+
+// inspectImage asks qemu-img what an image is.
+func inspectImage(ctx context.Context, path string) (imageInfo, error) {
+	args := []string{"info", "--output=json"}
+	if format := formatByName(path); format != "" {
+		args = append(args, "-f", format)
+	}
+	var out bytes.Buffer
+	if err := runQemuImg(ctx, append(args, "--", localFile(path)), &out); err != nil {
+		return imageInfo{}, err
+	}
+	var info imageInfo
+	if err := json.Unmarshal(out.Bytes(), &info); err != nil {
+		return info, fmt.Errorf("qemu-img info makes no sense: %w", err)
+	}
+	return info, nil
+}
+
+// localFile keeps qemu-img from taking a path such as "nbd:host" for something else.
+func localFile(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return "./" + path
+}
+
+// convertImage runs qemu-img convert with a bar that follows it.
+func (a *app) convertImage(ctx context.Context, what string, args ...string) error {
+	bar := a.newProgress(what)
+	defer bar.finish()
+	return runQemuImg(ctx, append([]string{"convert", "-p", "-S", "4k"}, args...), percentReader{bar.set})
+}
+
+// runQemuImg runs qemu-img to its end. Its own last words become the error.
+func runQemuImg(ctx context.Context, args []string, stdout io.Writer) error {
+	var words bytes.Buffer
+	cmd := exec.CommandContext(ctx, qemuImg, args...)
+	cmd.Stdout, cmd.Stderr = stdout, &words
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	err := cmd.Run()
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return errors.New("qemu-img is missing: install the package qemu-utils")
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case err != nil && words.Len() > 0:
+		return errors.New(oneLine(words.String()))
+	case err != nil:
+		return fmt.Errorf("qemu-img: %w", err)
+	}
+	return nil
+}
+
+// percentReader reads the "    (12.34/100%)\r" that qemu-img writes. It writes each of them in one go.
+type percentReader struct{ set func(percent float64) }
+
+func (p percentReader) Write(text []byte) (int, error) {
+	i := bytes.LastIndexByte(text, '(')
+	var percent float64
+	if i >= 0 {
+		if n, _ := fmt.Sscanf(string(text[i:]), "(%f/100%%)", &percent); n == 1 {
+			p.set(percent)
+		}
+	}
+	return len(text), nil
+}

@@ -1,0 +1,150 @@
+package main
+
+// snapfs umount: takes a mount down and returns once its store is closed.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+func (a *app) umountCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "umount MOUNTPOINT",
+		Short: "Unmount, and wait until the store is closed",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.umount(cmd.Context(), args[0])
+		},
+	}
+}
+
+func (a *app) umount(ctx context.Context, mountpoint string) error {
+	m, err := mountAt(mountpoint)
+	if err != nil {
+		return err
+	}
+	if m == nil || m.fsType != fsType {
+		return fmt.Errorf("%s is no snapfs mount", mountpoint)
+	}
+	daemon := watchDaemon(m.point)
+	defer daemon.close()
+	if err := unmountPatiently(ctx, m.point); err != nil {
+		if !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("unmounting %s: %w", m.point, err)
+		}
+		return busyError(*m)
+	}
+	defer a.working("closing the store")()
+	return daemon.wait(ctx)
+}
+
+// busyError says who must go first.
+func busyError(m mountEntry) error {
+	held := holders(m)
+	if len(held) == 0 {
+		return fmt.Errorf("%s is busy: a process out of sight uses it; try as root", m.point)
+	}
+	return fmt.Errorf("%s is busy, end what uses it first: %s", m.point, showHolders(held))
+}
+
+// unmountPatiently gives those who are just letting go a second for it.
+func unmountPatiently(ctx context.Context, point string) error {
+	deadline := time.Now().Add(time.Second)
+	for {
+		err := unmount(point)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// unmount is umount2(2), or what a user without rights to it is given in its stead.
+func unmount(point string) error {
+	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	out, helperErr := exec.Command("fusermount3", "-u", "--", point).CombinedOutput()
+	if helperErr == nil {
+		return nil
+	}
+	return fmt.Errorf("%w (fusermount3: %s)", err, oneLine(string(out)))
+}
+
+// pause sleeps, unless there is no time for it.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// daemonWatch waits for the end of a mount's daemon. It holds the process itself, not its number, which another could
+// have by then; a mount whose daemon is dead or can't be asked has nothing to wait for.
+type daemonWatch struct{ pidfd int }
+
+func watchDaemon(point string) daemonWatch {
+	none := daemonWatch{pidfd: -1}
+	text, err := os.ReadFile(filepath.Join(point, layer.SnapDir, "status"))
+	if err != nil {
+		return none
+	}
+	var status struct {
+		Worker     int  `json:"worker_pid"`
+		Supervisor *int `json:"supervisor_pid"`
+	}
+	if json.Unmarshal(text, &status) != nil {
+		return none
+	}
+	pid := status.Worker
+	if status.Supervisor != nil {
+		pid = *status.Supervisor
+	}
+	if pid == os.Getpid() {
+		return none
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return none
+	}
+	return daemonWatch{pidfd: pidfd}
+}
+
+func (d daemonWatch) close() {
+	if d.pidfd >= 0 {
+		unix.Close(d.pidfd)
+	}
+}
+
+// wait returns when the process has ended.
+func (d daemonWatch) wait(ctx context.Context) error {
+	for d.pidfd >= 0 {
+		fds := []unix.PollFd{{Fd: int32(d.pidfd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 100)
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("waiting for the daemon: %w", err)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+	}
+	return nil
+}
