@@ -39,6 +39,8 @@ func parentPipe() *os.File {
 
 // startDaemon starts a process that serves in the background, and waits until it does or has failed.
 func (a *app) startDaemon(ctx context.Context, spec mountSpec) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	self, err := os.Executable()
 	if err != nil {
 		return err

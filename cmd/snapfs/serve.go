@@ -43,6 +43,8 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 			return err
 		}
 	}
+	signals, release := catchSignals()
+	defer release()
 	session, err := fs.Mount(store, fs.Options{
 		Mountpoint:     spec.mountpoint,
 		SnapdirVisible: spec.snapdir == "visible",
@@ -54,9 +56,10 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 	}
 	log.printf("serving %s at %s, version %s, pid %d", spec.store, spec.mountpoint, version(), os.Getpid())
 	ready()
-	stop := endOnSignal(ctx, session, spec.mountpoint, log)
+	end := make(chan struct{})
+	go endOnSignal(ctx, session, spec.mountpoint, log, signals, end)
 	err = session.Wait()
-	stop()
+	close(end)
 	if err = errors.Join(err, store.Close()); err != nil {
 		log.printf("closed %s with an error: %v", spec.store, err)
 		return err
@@ -85,55 +88,55 @@ func raise(resource int, want uint64) {
 	}
 }
 
-// endOnSignal unmounts on SIGTERM, SIGINT or SIGHUP, or when ctx ends: as soon as nobody uses the mount any more. A
-// second signal detaches it from the directory tree; those who have files open keep them until they close them.
-func endOnSignal(ctx context.Context, session *fs.Session, mountpoint string, log *daemonLog) (stop func()) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+// catchSignals takes the signals that ask the daemon to end, from before it mounts: a mount whose daemon one of them
+// killed would be left behind dead.
+func catchSignals() (signals <-chan os.Signal, release func()) {
+	caught := make(chan os.Signal, 4)
+	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	signal.Ignore(unix.SIGPIPE) // whoever read our stderr may go; the disks must stay
-	gone := make(chan struct{})
-	go func() {
-		select {
-		case <-gone:
-			return
-		case <-signals:
-		case <-ctx.Done():
-		}
-		endWhenIdle(session, mountpoint, log, signals, gone)
-	}()
-	return func() {
-		signal.Stop(signals)
-		close(gone)
-	}
+	return caught, func() { signal.Stop(caught) }
 }
 
-// endWhenIdle tries to unmount until it is done.
-func endWhenIdle(session *fs.Session, mountpoint string, log *daemonLog, signals <-chan os.Signal, gone <-chan struct{}) {
+// endOnSignal unmounts on a signal, or when ctx ends: as soon as nobody uses the mount any more. A second signal
+// detaches it from the directory tree; those who have files open keep them until they close them. It returns when
+// there is nothing more to do, or end is closed.
+func endOnSignal(ctx context.Context, session *fs.Session, mountpoint string, log *daemonLog, signals <-chan os.Signal, end <-chan struct{}) {
+	select {
+	case <-end:
+		return
+	case <-signals:
+	case <-ctx.Done():
+	}
 	retry := time.NewTicker(time.Second)
 	defer retry.Stop()
-	told := false
-	for {
+	for told := false; ; told = true {
 		err := session.Unmount()
 		if err == nil {
 			return
 		}
 		if !told {
-			told = true
 			log.printf("asked to end, serving on: %v", whyNot(mountpoint, err))
 		}
 		select {
-		case <-gone:
+		case <-end:
 			return
 		case <-signals:
-			if err := unix.Unmount(mountpoint, unix.MNT_DETACH); err != nil {
-				log.printf("detaching %s: %v", mountpoint, err)
-				continue
+			if detach(mountpoint, log) {
+				return // what is at the mountpoint from here on is not ours
 			}
-			log.printf("detached from %s; ending when the last open file is closed", mountpoint)
-			return
 		case <-retry.C:
 		}
 	}
+}
+
+// detach takes the mount out of the directory tree, whoever uses it, and reports whether it could.
+func detach(mountpoint string, log *daemonLog) bool {
+	if err := unix.Unmount(mountpoint, unix.MNT_DETACH); err != nil {
+		log.printf("detaching %s: %v", mountpoint, err)
+		return false
+	}
+	log.printf("detached from %s; ending when the last open file is closed", mountpoint)
+	return true
 }
 
 // whyNot explains a failed unmount.
