@@ -1,5 +1,7 @@
 package main
 
+// snapfs check: looks through a store that no daemon has open.
+
 import (
 	"fmt"
 
@@ -8,7 +10,6 @@ import (
 	"github.com/snapfs/snapfs/layer"
 )
 
-// checkCmd is snapfs check: looks through a store that no daemon has open.
 func (a *app) checkCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

@@ -1,12 +1,13 @@
 package main
 
+// snapfs create: takes a snapshot.
+
 import (
 	"fmt"
 
 	"github.com/spf13/cobra"
 )
 
-// createCmd is snapfs create: takes a snapshot.
 func (a *app) createCmd() *cobra.Command {
 	var c command
 	var asJSON bool

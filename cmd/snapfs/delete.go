@@ -1,8 +1,9 @@
 package main
 
+// snapfs delete: all of the snapshots named, or none.
+
 import "github.com/spf13/cobra"
 
-// deleteCmd is snapfs delete: all of the snapshots named, or none.
 func (a *app) deleteCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

@@ -1,5 +1,7 @@
 package main
 
+// snapfs destroy: a VM with all it has.
+
 import (
 	"bufio"
 	"context"
@@ -14,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// destroyCmd is snapfs destroy: a VM with all it has.
 func (a *app) destroyCmd() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{

@@ -1,5 +1,7 @@
 package main
 
+// snapfs export: a VM's file, as it is or as it was in a snapshot, becomes an image of any format.
+
 import (
 	"context"
 	"errors"
@@ -12,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// exportCmd is snapfs export: a VM's file, as it is or as it was in a snapshot, becomes an image of any format.
 func (a *app) exportCmd() *cobra.Command {
 	var format string
 	var force bool

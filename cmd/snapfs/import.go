@@ -1,5 +1,7 @@
 package main
 
+// snapfs import: an image of any format becomes a VM's file.
+
 import (
 	"context"
 	"errors"
@@ -15,7 +17,6 @@ import (
 // sector is what qemu-img counts in: the size of an image is a multiple of it.
 const sector = 512
 
-// importCmd is snapfs import: an image of any format becomes a VM's file.
 func (a *app) importCmd() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{

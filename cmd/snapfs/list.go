@@ -1,5 +1,7 @@
 package main
 
+// snapfs list: the snapshots of a VM, or of all of a mount.
+
 import (
 	"cmp"
 	"strings"
@@ -29,7 +31,6 @@ var listColumns = []column[listed]{
 	{name: "description", cell: func(s listed) string { return s.Description }},
 }
 
-// listCmd is snapfs list: the snapshots of a VM, or of all of a mount.
 func (a *app) listCmd() *cobra.Command {
 	var asJSON bool
 	var table tableFlags

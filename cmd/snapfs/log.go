@@ -1,5 +1,7 @@
 package main
 
+// snapfs log: the last events of a VM or of a whole mount.
+
 import (
 	"strconv"
 	"strings"
@@ -7,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// logCmd is snapfs log: the last events of a VM or of a whole mount.
 func (a *app) logCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

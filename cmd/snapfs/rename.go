@@ -1,8 +1,9 @@
 package main
 
+// snapfs rename: gives a snapshot another name.
+
 import "github.com/spf13/cobra"
 
-// renameCmd is snapfs rename: gives a snapshot another name.
 func (a *app) renameCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

@@ -1,12 +1,13 @@
 package main
 
+// snapfs revert: makes a VM's files those of a snapshot.
+
 import (
 	"fmt"
 
 	"github.com/spf13/cobra"
 )
 
-// revertCmd is snapfs revert: makes a VM's files those of a snapshot.
 func (a *app) revertCmd() *cobra.Command {
 	var c command
 	var asJSON bool

@@ -1,5 +1,7 @@
 package main
 
+// snapfs status: how a VM or a whole mount stands.
+
 import (
 	"bytes"
 	"encoding/json"
@@ -16,7 +18,6 @@ var sizes = map[string]bool{
 	"reclaim_bytes": true, "unsummed_bytes": true, "free": true, "reserve": true,
 }
 
-// statusCmd is snapfs status: how a VM or a whole mount stands.
 func (a *app) statusCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

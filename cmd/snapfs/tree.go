@@ -1,9 +1,10 @@
 package main
 
+// snapfs tree: a VM's snapshots and what grew from what. The daemon draws it; in JSON it is the list, whose
+// entries name their parents.
+
 import "github.com/spf13/cobra"
 
-// treeCmd is snapfs tree: a VM's snapshots and what grew from what. The daemon draws it; in JSON it is the list, whose
-// entries name their parents.
 func (a *app) treeCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
