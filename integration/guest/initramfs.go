@@ -63,9 +63,11 @@ func buildInitramfs(ctx context.Context, kernel, target string) error {
 	if err := os.WriteFile(filepath.Join(root, "init"), initScript, 0o755); err != nil {
 		return err
 	}
-	// Written under another name first: an interrupted run must not leave half a file.
-	_, err = command(ctx, root, "sh", "-c", `find . | cpio -o -H newc --quiet >"$1.new" && mv "$1.new" "$1"`, "sh", target)
-	return err
+	archive := root + ".cpio" // then renamed, for another guest may start at the same time
+	if _, err := command(ctx, root, "sh", "-c", `find . | cpio -o -H newc --quiet >"$1"`, "sh", archive); err != nil {
+		return err
+	}
+	return os.Rename(archive, target)
 }
 
 var libraryPath = regexp.MustCompile(`(?m)(/\S+) \(0x`)

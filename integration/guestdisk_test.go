@@ -1,0 +1,139 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSnapshotWhileWriting has a guest write and sync one file after another.
+// Whatever the moment, a snapshot must hold a sound file system with every file
+// that had been synced before it, and none from after it.
+func TestSnapshotWhileWriting(t *testing.T) {
+	m := newMount(t)
+	vm := m.vm("busy")
+	work := t.TempDir()
+	g := startGuest(t, work, "busy", m.disk("busy", "disk.img", 128<<20))
+	inGuest(t, g, `mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo 0 >/tmp/synced && {
+		i=0
+		while i=$((i+1)); do
+			seq $((i*100)) >/mnt/$i; sync; echo $i >/tmp/next; mv /tmp/next /tmp/synced
+		done >/dev/null 2>&1 &
+	}`)
+	synced := func() int {
+		n, err := strconv.Atoi(strings.TrimSpace(inGuest(t, g, "cat /tmp/synced")))
+		require.NoError(t, err)
+		return n
+	}
+	type bounds struct{ least, most int }
+	var want []bounds
+	for i := range 5 {
+		least := synced()
+		require.Eventually(t, func() bool { return synced() > least }, patience, 10*time.Millisecond, "the guest stopped writing")
+		mustCommand(t, vm, "create", fmt.Sprint("s", i))
+		want = append(want, bounds{least + 1, synced() + 1})
+	}
+	require.NoError(t, g.Quit(t.Context()))
+	for i, b := range want {
+		n := countSound(t, snapshotPath(vm, fmt.Sprint("s", i), "disk.img"))
+		require.GreaterOrEqual(t, n, b.least, "snapshot %d lost what was synced", i)
+		require.LessOrEqual(t, n, b.most, "snapshot %d shows what came later", i)
+	}
+}
+
+// countSound copies an ext4 image and replays its journal, as the next mount
+// would. The file system must then be sound, and hold the files 1 to n whole;
+// the file after them may be there too, in any shape. It returns n.
+func countSound(t *testing.T, image string) int {
+	t.Helper()
+	dir := t.TempDir()
+	scratch := filepath.Join(dir, "scratch.img")
+	run(t, "cp", "--sparse=always", image, scratch)
+	run(t, "e2fsck", "-y", "-E", "journal_only", scratch)
+	run(t, "e2fsck", "-f", "-n", scratch)
+	mnt := filepath.Join(dir, "mnt")
+	require.NoError(t, os.Mkdir(mnt, 0o755))
+	run(t, "mount", "-o", "loop,ro", scratch, mnt)
+	defer run(t, "umount", mnt)
+	for n := 0; ; n++ {
+		content, err := os.ReadFile(filepath.Join(mnt, strconv.Itoa(n+1)))
+		if err != nil || strings.Count(string(content), "\n") != 100*(n+1) {
+			require.NoFileExists(t, filepath.Join(mnt, strconv.Itoa(n+2)))
+			return n
+		}
+	}
+}
+
+// TestBrowseSnapshot looks into snapshots the ways an operator does: with
+// e2fsck, and with a read-only loop mount, of a frozen and of a running guest.
+func TestBrowseSnapshot(t *testing.T) {
+	m := newMount(t)
+	vm := m.vm("web")
+	g := startGuest(t, t.TempDir(), "web", m.disk("web", "disk.img", 64<<20))
+	inGuest(t, g, "mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo one >/mnt/config && fsfreeze -f /mnt")
+	mustCommand(t, vm, "create", "frozen")
+	inGuest(t, g, "fsfreeze -u /mnt; echo two >/mnt/config; sync")
+	mustCommand(t, vm, "create", "running")
+	inGuest(t, g, "echo three >/mnt/config; sync; umount /mnt")
+
+	run(t, "e2fsck", "-f", "-n", snapshotPath(vm, "frozen", "disk.img"))
+	read := func(image, options string) string {
+		mnt := t.TempDir()
+		run(t, "mount", "-t", "ext4", "-o", "loop,ro,"+options, image, mnt)
+		defer run(t, "umount", mnt)
+		return string(readFile(t, filepath.Join(mnt, "config")))
+	}
+	require.Equal(t, "one\n", read(snapshotPath(vm, "frozen", "disk.img"), "noload"))
+	// Without its journal replayed a running guest's file system is still there to look at.
+	mnt := t.TempDir()
+	run(t, "mount", "-t", "ext4", "-o", "loop,ro,noload", snapshotPath(vm, "running", "disk.img"), mnt)
+	require.Contains(t, names(t, mnt), "config")
+	out, err := exec.Command("mount", "-o", "remount,rw", mnt).CombinedOutput()
+	require.Error(t, err, "a snapshot was mounted for writing: %s", out)
+	run(t, "umount", mnt)
+
+	require.Equal(t, "three\n", inGuest(t, g, "mount -o ro /dev/vda /mnt && cat /mnt/config"))
+	switchOff(t, g)
+}
+
+// TestDiscard has a guest write, snapshot-free, and then discard: the host gets
+// the space back. What a snapshot holds stays until the snapshot goes.
+func TestDiscard(t *testing.T) {
+	m := newMount(t)
+	vm := m.vm("web")
+	disk := m.disk("web", "disk.img", 256<<20)
+	g := startGuest(t, t.TempDir(), "web", disk)
+	const big = 48 << 20
+	inGuest(t, g, "mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && sync")
+	empty := m.storeBytes()
+
+	write := "head -c 50331648 /dev/urandom >/mnt/big && sync"
+	trim := "rm /mnt/big && sync && fstrim /mnt && sync"
+	shrinks := func(below int64, why string) {
+		t.Helper()
+		require.Eventually(t, func() bool { return m.storeBytes() < below }, patience, 50*time.Millisecond, why)
+	}
+	inGuest(t, g, write)
+	require.Greater(t, m.storeBytes(), empty+big)
+	require.Greater(t, allocated(t, disk), int64(big))
+	inGuest(t, g, trim)
+	shrinks(empty+big/4, "discard from the guest frees nothing")
+	require.Less(t, allocated(t, disk), empty+big/4)
+
+	inGuest(t, g, write)
+	mustCommand(t, vm, "create", "full")
+	inGuest(t, g, trim)
+	require.Greater(t, m.storeBytes(), empty+big, "the snapshot's blocks are gone")
+	run(t, "cmp", "-n", "1", snapshotPath(vm, "full", "disk.img"), disk)
+	mustCommand(t, vm, "delete", "full")
+	shrinks(empty+big/4, "deleting the snapshot frees nothing")
+	switchOff(t, g)
+	run(t, "e2fsck", "-f", "-n", disk)
+}

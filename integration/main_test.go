@@ -1,0 +1,113 @@
+// Package integration drives the built binary the way an operator and QEMU do:
+// real kernel mounts, real guests, nothing of the program imported. Each file has
+// one theme; mount_test.go, control_test.go and guests_test.go are the tools.
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// binary is the program under test: $SNAPFS_BIN, else what `make build` leaves.
+var binary string
+
+const privateMounts = "SNAPFS_PRIVATE_MOUNTS"
+
+// TestMain runs the tests in a mount namespace of their own: whatever a test
+// that crashed leaves mounted, or in use by a loop device, goes when it ends.
+func TestMain(m *testing.M) {
+	if os.Getenv(privateMounts) == "" {
+		os.Exit(rerun())
+	}
+	if err := findBinary(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// rerun starts this program again as a child and returns its exit status.
+func rerun() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), privateMounts+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "integration tests need root:", err)
+		return 1
+	}
+	return 0
+}
+
+func findBinary() error {
+	binary = os.Getenv("SNAPFS_BIN")
+	if binary == "" {
+		if out, err := exec.Command("make", "-C", "..", "build").CombinedOutput(); err != nil {
+			return fmt.Errorf("make build: %w\n%s", err, out)
+		}
+		binary = "../bin/snapfs"
+	}
+	path, err := filepath.Abs(binary)
+	if err != nil {
+		return err
+	}
+	binary = path
+	_, err = os.Stat(binary)
+	return err
+}
+
+// result is how a command ended.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// snapfs runs the binary to its end, whatever that is.
+func snapfs(t testing.TB, args ...string) result {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	cmd := exec.Command(binary, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		require.NoError(t, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// mustSnapfs runs the binary, which must succeed, and returns its output.
+func mustSnapfs(t testing.TB, args ...string) string {
+	t.Helper()
+	r := snapfs(t, args...)
+	require.Zero(t, r.code, "snapfs %s: %s%s", strings.Join(args, " "), r.stdout, r.stderr)
+	return r.stdout
+}
+
+// failSnapfs runs the binary, which must fail with one line that contains text.
+func failSnapfs(t testing.TB, text string, args ...string) {
+	t.Helper()
+	r := snapfs(t, args...)
+	require.Equal(t, 1, r.code, "snapfs %s: %s%s", strings.Join(args, " "), r.stdout, r.stderr)
+	require.Contains(t, r.stderr, text)
+	require.Equal(t, 1, strings.Count(strings.TrimSpace(r.stderr), "\n")+1, "one line on stderr: %q", r.stderr)
+}
+
+// run executes some other program, which must succeed, and returns its output.
+func run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	require.NoError(t, err, "%s %s: %s", name, strings.Join(args, " "), out)
+	return string(out)
+}

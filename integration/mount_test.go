@@ -1,0 +1,190 @@
+package integration
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// fuseMagic is what statfs(2) calls a FUSE mount.
+const fuseMagic = 0x65735546
+
+// patience is how long to wait for what takes a moment at most.
+const patience = time.Minute
+
+// mount is a store with a daemon that serves it.
+type mount struct {
+	t      testing.TB
+	store  string
+	dir    string // the mountpoint
+	opts   []string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when the daemon has ended
+	stderr *bytes.Buffer // the daemon's; read it only after exited is closed
+}
+
+// newMount makes a store and serves it until the test ends; then the store must
+// pass `snapfs check`.
+func newMount(t testing.TB, opts ...string) *mount {
+	t.Helper()
+	base := t.TempDir()
+	m := &mount{t: t, store: filepath.Join(base, "store"), dir: filepath.Join(base, "mnt"), opts: opts}
+	require.NoError(t, os.Mkdir(m.dir, 0o755))
+	t.Cleanup(m.cleanup)
+	m.start()
+	return m
+}
+
+// start runs the daemon and returns once the mount answers.
+func (m *mount) start() {
+	m.t.Helper()
+	m.stderr = new(bytes.Buffer)
+	m.cmd = exec.Command(binary, append([]string{"mount", m.store, m.dir, "-f"}, m.opts...)...)
+	m.cmd.Stderr = m.stderr
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(m.t, m.cmd.Start())
+	exited := make(chan struct{})
+	m.exited = exited
+	go func(cmd *exec.Cmd) {
+		_ = cmd.Wait() // the exit status is in cmd.ProcessState
+		close(exited)
+	}(m.cmd)
+	m.await()
+}
+
+func (m *mount) await() {
+	m.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		var st unix.Statfs_t
+		if unix.Statfs(m.dir, &st) == nil && st.Type == fuseMagic {
+			_, err := os.ReadFile(m.path(".snapshots", "status"))
+			require.NoError(m.t, err)
+			return
+		}
+		select {
+		case <-m.exited:
+			require.FailNow(m.t, "the daemon ended", "%v: %s", m.cmd.ProcessState, m.stderr)
+		default:
+		}
+		require.True(m.t, time.Now().Before(deadline), "the mount does not answer")
+	}
+}
+
+// stop unmounts in an orderly way; the daemon must end well.
+func (m *mount) stop() {
+	m.t.Helper()
+	mustSnapfs(m.t, "umount", m.dir)
+	<-m.exited
+	require.True(m.t, m.cmd.ProcessState.Success(), "%v: %s", m.cmd.ProcessState, m.stderr)
+	m.cmd = nil
+}
+
+// kill ends the daemon as a crash does, and clears the dead mount away.
+func (m *mount) kill() {
+	m.t.Helper()
+	require.NoError(m.t, m.cmd.Process.Kill())
+	<-m.exited
+	require.NoError(m.t, unix.Unmount(m.dir, unix.MNT_DETACH))
+	m.cmd = nil
+}
+
+// remount closes the store and opens it again.
+func (m *mount) remount() {
+	m.t.Helper()
+	m.stop()
+	m.start()
+}
+
+// cleanup ends the daemon, well if it can, and checks what it left.
+func (m *mount) cleanup() {
+	if m.cmd != nil && !m.t.Failed() {
+		m.stop()
+	}
+	if m.cmd != nil {
+		_ = unix.Unmount(m.dir, unix.MNT_DETACH) // the test has failed already
+		_ = m.cmd.Process.Kill()
+		<-m.exited
+		m.t.Logf("the daemon's log:\n%s", m.stderr)
+	}
+	if _, err := os.Stat(m.store); err == nil && !m.t.Failed() {
+		m.check()
+	}
+}
+
+// check has `snapfs check` look at the store, which must not be served.
+func (m *mount) check() {
+	m.t.Helper()
+	r := snapfs(m.t, "check", m.store)
+	require.Zero(m.t, r.code, "check: %s%s", r.stdout, r.stderr)
+}
+
+// path is a path in the mount.
+func (m *mount) path(elem ...string) string {
+	return filepath.Join(append([]string{m.dir}, elem...)...)
+}
+
+// vm makes a VM and returns its directory.
+func (m *mount) vm(name string) string {
+	m.t.Helper()
+	require.NoError(m.t, os.Mkdir(m.path(name), 0o755))
+	return m.path(name)
+}
+
+// disk makes a sparse file of so many bytes in a VM and returns its path.
+func (m *mount) disk(vm, name string, size int64) string {
+	m.t.Helper()
+	path := m.path(vm, name)
+	writeFile(m.t, path, nil)
+	require.NoError(m.t, os.Truncate(path, size))
+	return path
+}
+
+// storeBytes is what the store occupies on the host's file system.
+func (m *mount) storeBytes() int64 {
+	m.t.Helper()
+	out := run(m.t, "du", "-s", "-B1", filepath.Join(m.store, "layers"))
+	total, err := strconv.ParseInt(strings.Fields(out)[0], 10, 64)
+	require.NoError(m.t, err)
+	return total
+}
+
+// allocated is how many bytes stat(2) says a file occupies.
+func allocated(t testing.TB, path string) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	require.NoError(t, unix.Stat(path, &st))
+	return st.Blocks * 512
+}
+
+func writeFile(t testing.TB, path string, content []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, content, 0o644))
+}
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return content
+}
+
+// names lists a directory.
+func names(t testing.TB, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}

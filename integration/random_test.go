@@ -1,0 +1,436 @@
+package integration
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	randomSeed  = flag.Uint64("seed", 0, "what TestRandom does; 0 takes the clock's word")
+	randomSteps = flag.Int("steps", 600, "how much TestRandom does")
+)
+
+// TestRandom does one thing after another that an operator, a guest or a crash
+// may do, and compares the mount with a model in memory.
+func TestRandom(t *testing.T) {
+	seed := *randomSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("again with: go test ./integration -run=TestRandom -steps=%d -seed=%d", *randomSteps, seed)
+	r := &random{T: t, rng: rand.New(rand.NewPCG(seed, 0)), m: newMount(t), vms: map[string]*modelVM{}}
+	for _, name := range []string{"vm0", "vm1"} {
+		r.m.vm(name)
+		r.vms[name] = newModelVM()
+	}
+	for i := range *randomSteps {
+		r.step(i)
+	}
+	r.verify()
+	r.m.remount()
+	r.verify()
+}
+
+type random struct {
+	*testing.T
+	rng   *rand.Rand
+	m     *mount
+	vms   map[string]*modelVM
+	count int // of names given
+}
+
+func (r *random) step(i int) {
+	name := fmt.Sprint("vm", r.rng.IntN(2))
+	vm := r.vms[name]
+	steps := []struct {
+		weight int
+		what   string
+		do     func(dir string, vm *modelVM) string
+	}{
+		{24, "write", r.write}, {4, "write synchronously", r.writeSync}, {6, "punch", r.punch}, {4, "zero", r.zeroRange},
+		{3, "allocate", r.allocate}, {5, "truncate", r.truncate}, {8, "fsync", r.fsync}, {10, "read", r.read},
+		{4, "create file", r.createFile}, {2, "unlink", r.unlink}, {2, "rename file", r.renameFile},
+		{9, "snapshot", r.snapshot}, {6, "delete", r.delete}, {2, "rename", r.rename}, {5, "revert", r.revert}, {6, "browse", r.browse},
+		{1, "remount", r.remount}, {1, "crash", r.crash}, {2, "crash amid", r.crashAmid},
+	}
+	total := 0
+	for _, s := range steps {
+		total += s.weight
+	}
+	n := r.rng.IntN(total)
+	for _, s := range steps {
+		if n -= s.weight; n < 0 {
+			r.Logf("%d: %s: %s %s", i, name, s.what, s.do(r.m.path(name), vm))
+			return
+		}
+	}
+}
+
+// pick chooses a key at random, and the same with the same seed.
+func pick[V any](rng *rand.Rand, from map[string]V) string {
+	keys := slices.Sorted(maps.Keys(from))
+	if len(keys) == 0 {
+		return ""
+	}
+	return keys[rng.IntN(len(keys))]
+}
+
+// span is where a request goes in a file: small or large, aligned or not.
+func (r *random) span(f *modelFile) (off, n int) {
+	off, n = r.rng.IntN(len(f.data)+10_000), 1+r.rng.IntN([]int{100, 5000, 200_000}[r.rng.IntN(3)])
+	if r.rng.IntN(2) == 0 {
+		off, n = off&^(modelBlock-1), (n+modelBlock-1)&^(modelBlock-1)
+	}
+	return off, n
+}
+
+const maxModelFile = 5 << 20 // more than a region of the index
+
+// onFile opens a file at random for writing, if there is one.
+func (r *random) onFile(dir string, vm *modelVM, flags int, do func(f *os.File, m *modelFile) string) string {
+	name := pick(r.rng, vm.files)
+	if name == "" {
+		return "nothing"
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|flags, 0)
+	require.NoError(r, err)
+	defer f.Close()
+	return name + " " + do(f, vm.files[name])
+}
+
+func (r *random) writeTo(f *os.File, m *modelFile) (off, end int) {
+	off, n := r.span(m)
+	if off+n > maxModelFile {
+		off = 0
+	}
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.rng.Uint32() | 1)
+	}
+	writeAt(r, f, b, int64(off))
+	m.write(off, b)
+	return off, off + n
+}
+
+func (r *random) write(dir string, vm *modelVM) string {
+	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
+		off, end := r.writeTo(f, m)
+		return fmt.Sprint(off, "–", end)
+	})
+}
+
+func (r *random) writeSync(dir string, vm *modelVM) string {
+	return r.onFile(dir, vm, unix.O_DSYNC, func(f *os.File, m *modelFile) string {
+		off, end := r.writeTo(f, m)
+		m.written(off, end)
+		return fmt.Sprint(off, "–", end)
+	})
+}
+
+func (r *random) punch(dir string, vm *modelVM) string {
+	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
+		off, n := r.span(m)
+		require.NoError(r, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(off), int64(n)))
+		m.zero(off, off+n)
+		return fmt.Sprint(off, "–", off+n)
+	})
+}
+
+func (r *random) zeroRange(dir string, vm *modelVM) string {
+	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
+		off, n := r.span(m)
+		keep := off+n > maxModelFile || r.rng.IntN(2) == 0
+		mode := uint32(unix.FALLOC_FL_ZERO_RANGE)
+		if keep {
+			mode |= unix.FALLOC_FL_KEEP_SIZE
+		}
+		require.NoError(r, unix.Fallocate(int(f.Fd()), mode, int64(off), int64(n)))
+		m.zero(off, off+n)
+		if !keep {
+			m.extend(off + n)
+		}
+		return fmt.Sprint(off, "–", off+n, " keeping the size: ", keep)
+	})
+}
+
+func (r *random) allocate(dir string, vm *modelVM) string {
+	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
+		off, n := r.span(m)
+		if off+n > maxModelFile {
+			off = 0
+		}
+		require.NoError(r, unix.Fallocate(int(f.Fd()), 0, int64(off), int64(n)))
+		m.extend(off + n)
+		return fmt.Sprint(off, "–", off+n)
+	})
+}
+
+func (r *random) truncate(dir string, vm *modelVM) string {
+	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
+		size := r.rng.IntN(min(maxModelFile, len(m.data)*2+20_000))
+		require.NoError(r, f.Truncate(int64(size)))
+		m.truncate(size)
+		return fmt.Sprint("to ", size)
+	})
+}
+
+func (r *random) fsync(dir string, vm *modelVM) string {
+	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
+		require.NoError(r, f.Sync())
+		m.flushed()
+		return ""
+	})
+}
+
+func (r *random) read(dir string, vm *modelVM) string {
+	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
+		off, n := r.span(m)
+		b := make([]byte, n)
+		got, err := unix.Pread(int(f.Fd()), b, int64(off))
+		require.NoError(r, err)
+		want := m.data[min(off, len(m.data)):min(off+n, len(m.data))]
+		require.True(r, bytes.Equal(want, b[:got]), "%s differs between %d and %d", f.Name(), off, off+n)
+		return fmt.Sprint(off, "–", off+n)
+	})
+}
+
+func (r *random) createFile(dir string, vm *modelVM) string {
+	if len(vm.files) >= 4 {
+		return "nothing"
+	}
+	r.count++
+	name := fmt.Sprint("file", r.count)
+	writeFile(r, filepath.Join(dir, name), nil)
+	vm.files[name] = newModelFile(nil)
+	return name
+}
+
+func (r *random) unlink(dir string, vm *modelVM) string {
+	name := pick(r.rng, vm.files)
+	if name == "" {
+		return "nothing"
+	}
+	require.NoError(r, os.Remove(filepath.Join(dir, name)))
+	delete(vm.files, name)
+	return name
+}
+
+func (r *random) renameFile(dir string, vm *modelVM) string {
+	from, to := pick(r.rng, vm.files), pick(r.rng, vm.files)
+	if from == "" {
+		return "nothing"
+	}
+	if r.rng.IntN(2) == 0 {
+		r.count++
+		to = fmt.Sprint("file", r.count)
+	}
+	require.NoError(r, os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)))
+	if from != to {
+		vm.files[to] = vm.files[from]
+		delete(vm.files, from)
+	}
+	return from + " to " + to
+}
+
+func (r *random) pickSnapshot(vm *modelVM) string {
+	if len(vm.snapshots) == 0 {
+		return ""
+	}
+	return vm.snapshots[r.rng.IntN(len(vm.snapshots))].name
+}
+
+func (r *random) snapshot(dir string, vm *modelVM) string {
+	if len(vm.snapshots) >= 12 {
+		return r.delete(dir, vm)
+	}
+	r.count++
+	name := fmt.Sprint("s", r.count)
+	mustCommand(r, dir, "create", name)
+	vm.snapshot(name)
+	return name
+}
+
+func (r *random) delete(dir string, vm *modelVM) string {
+	name := r.pickSnapshot(vm)
+	if name == "" {
+		return "nothing"
+	}
+	mustCommand(r, dir, "delete", name)
+	vm.delete(name)
+	return name
+}
+
+func (r *random) rename(dir string, vm *modelVM) string {
+	from := r.pickSnapshot(vm)
+	if from == "" {
+		return "nothing"
+	}
+	r.count++
+	to := fmt.Sprint("s", r.count)
+	mustCommand(r, dir, "rename", from+" "+to)
+	vm.rename(from, to)
+	return from + " to " + to
+}
+
+func (r *random) revert(dir string, vm *modelVM) string {
+	name := r.pickSnapshot(vm)
+	if name == "" {
+		return "nothing"
+	}
+	if r.rng.IntN(2) == 0 {
+		mustCommand(r, dir, "revert", name+" discard=true")
+		vm.revert(name, "")
+		return name + " discarding"
+	}
+	mustCommand(r, dir, "revert", name)
+	kept := r.newest(dir)
+	require.True(r, strings.HasPrefix(kept, "before-revert-"), kept)
+	vm.revert(name, kept)
+	return name + " keeping " + kept
+}
+
+func (r *random) newest(dir string) string {
+	all := snapshotNames(r, dir)
+	require.NotEmpty(r, all)
+	return all[len(all)-1]
+}
+
+func (r *random) browse(dir string, vm *modelVM) string {
+	name := r.pickSnapshot(vm)
+	if name == "" {
+		return "nothing"
+	}
+	r.verifySnapshot(dir, vm.find(name))
+	return name
+}
+
+func (r *random) remount(string, *modelVM) string {
+	r.m.remount()
+	r.verify()
+	return ""
+}
+
+func (r *random) crash(string, *modelVM) string {
+	r.m.kill()
+	r.recover()
+	return ""
+}
+
+// crashAmid kills the daemon while it does what a command asks for: all of that
+// must have happened, or nothing.
+func (r *random) crashAmid(dir string, vm *modelVM) string {
+	r.count++
+	control, line := "create", fmt.Sprint("s", r.count)
+	if name := r.pickSnapshot(vm); name != "" && r.rng.IntN(3) > 0 {
+		control, line = []string{"delete", "revert"}[r.rng.IntN(2)], name
+	}
+	f, err := os.OpenFile(snapshotPath(dir, control), os.O_WRONLY, 0)
+	require.NoError(r, err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.WriteString(line)
+		done <- err
+	}()
+	time.Sleep(time.Duration(r.rng.IntN(8000)) * time.Microsecond)
+	r.m.kill()
+	answered := <-done == nil
+	f.Close() // the daemon is dead; there is nobody to tell
+	r.m.start()
+	happened := r.happened(dir, vm, control, line)
+	require.True(r, happened || !answered, "%s %s was answered, and is forgotten", control, line)
+	if happened {
+		switch control {
+		case "create":
+			vm.snapshot(line)
+		case "delete":
+			vm.delete(line)
+		case "revert":
+			r.revertAfterCrash(dir, vm, line)
+		}
+	}
+	r.reconcile()
+	return fmt.Sprint(control, " ", line, " happened: ", happened)
+}
+
+// happened finds out whether a command was carried out, from the list alone.
+func (r *random) happened(dir string, vm *modelVM, control, line string) bool {
+	now := snapshotNames(r, dir)
+	switch control {
+	case "create":
+		return slices.Contains(now, line)
+	case "delete":
+		return !slices.Contains(now, line)
+	default:
+		return len(now) > 0 && vm.find(now[len(now)-1]) == nil
+	}
+}
+
+// revertAfterCrash takes over a revert that was carried out, but perhaps not to
+// the point where the oldest of the states left behind goes.
+func (r *random) revertAfterCrash(dir string, vm *modelVM, name string) {
+	vm.revert(name, r.newest(dir))
+	for _, n := range snapshotNames(r, dir) {
+		if vm.find(n) == nil {
+			mustCommand(r, dir, "delete", n)
+		}
+	}
+}
+
+// recover starts the daemon after a crash and takes stock.
+func (r *random) recover() {
+	r.m.start()
+	r.reconcile()
+}
+
+func (r *random) reconcile() {
+	for name, vm := range r.vms {
+		dir := r.m.path(name)
+		require.Equal(r, slices.Sorted(maps.Keys(vm.files)), slices.Sorted(slices.Values(names(r, dir))))
+		for n, f := range vm.files {
+			require.NoError(r, f.crash(readFile(r, filepath.Join(dir, n))), "%s/%s", name, n)
+		}
+	}
+	r.verify()
+}
+
+// verify compares everything.
+func (r *random) verify() {
+	for name, vm := range r.vms {
+		dir := r.m.path(name)
+		require.ElementsMatch(r, slices.Collect(maps.Keys(vm.files)), names(r, dir))
+		for n, f := range vm.files {
+			requireContent(r, f.data, filepath.Join(dir, n))
+		}
+		now := list(r, dir)
+		require.Len(r, now, len(vm.snapshots))
+		for i, s := range vm.snapshots {
+			require.Equal(r, s.name, now[i].Name)
+			parent := ""
+			if now[i].Parent != nil {
+				parent = *now[i].Parent
+			}
+			require.Equal(r, s.parent, parent, "parent of %s", s.name)
+			require.Equal(r, "ready", now[i].State)
+			r.verifySnapshot(dir, s)
+		}
+	}
+}
+
+func (r *random) verifySnapshot(dir string, s *modelSnapshot) {
+	require.ElementsMatch(r, slices.Collect(maps.Keys(s.files)), names(r, snapshotPath(dir, s.name)))
+	for n, data := range s.files {
+		requireContent(r, data, snapshotPath(dir, s.name, n))
+	}
+}
