@@ -1,0 +1,87 @@
+package fs
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/stretchr/testify/require"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+func testLog(out *strings.Builder) *EventLog {
+	l := NewEventLog(nil)
+	if out != nil {
+		l = NewEventLog(out)
+	}
+	l.now = func() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("", 3600)) }
+	return l
+}
+
+func TestEventLine(t *testing.T) {
+	var out strings.Builder
+	l := testLog(&out)
+	l.Add("web", "create", "snapshot", "before upgrade", "files", 2)
+	l.Add("", "store-opened", "dir", "/store", "text", "a\nb", "empty", "", "eq", "a=b")
+	web := "2026-03-01T11:00:00Z create vm=web snapshot=\"before upgrade\" files=2\n"
+	store := `2026-03-01T11:00:00Z store-opened dir=/store text="a\nb" empty="" eq="a=b"` + "\n"
+	require.Equal(t, web, l.Text("web"))
+	require.Equal(t, web+store, l.Text(""))
+	require.Equal(t, web+store, out.String())
+	require.Empty(t, l.Text("db"))
+}
+
+func TestEventLogKeepsTheLast(t *testing.T) {
+	l := testLog(nil)
+	for i := range 2*keptEvents + 7 {
+		l.Add("busy", "event", "n", i)
+	}
+	l.Add("quiet", "event", "n", 0)
+	lines := strings.Split(strings.TrimSpace(l.Text("busy")), "\n")
+	require.Len(t, lines, keptEvents)
+	for i, line := range lines {
+		require.True(t, strings.HasSuffix(line, fmt.Sprintf(" n=%d", keptEvents+7+i)), line)
+	}
+	require.Len(t, strings.Split(strings.TrimSpace(l.Text("quiet")), "\n"), 1)
+}
+
+func TestEventLogFollowsTheVM(t *testing.T) {
+	l := testLog(nil)
+	l.Add("old", "event")
+	was := l.Text("old")
+	l.rename("old", "new")
+	require.Equal(t, was, l.Text("new"))
+	require.Empty(t, l.Text("old"))
+	l.forget("new")
+	require.Empty(t, l.Text("new"))
+}
+
+func TestFailures(t *testing.T) {
+	l := testLog(nil)
+	f := newFailures(l)
+	full := layer.Errorf(syscall.ENOSPC, "the store is full")
+	require.Equal(t, fuse.OK, f.status("web", "write", nil))
+	for range 3 {
+		require.Equal(t, fuse.Status(syscall.ENOSPC), f.status("web", "write", full))
+	}
+	require.Equal(t, fuse.Status(syscall.EIO), f.status("web", "write", fmt.Errorf("odd")))
+	require.Equal(t, `2026-03-01T11:00:00Z write-failed vm=web errno=ENOSPC error="the store is full"
+2026-03-01T11:00:00Z write-failed vm=web errno=EIO error=odd
+`, l.Text("web"))
+
+	// The next one after a while tells how many there were.
+	untold, tell := f.count(failure{"web", "write", syscall.ENOSPC}, time.Now().Add(quietTime))
+	require.True(t, tell)
+	require.Equal(t, 2, untold)
+}
+
+// The one errno that must never get out: the kernel would never ask again, and report success.
+func TestNeverENOSYS(t *testing.T) {
+	require.Equal(t, fuse.EIO, statusOf(syscall.ENOSYS))
+	require.Equal(t, fuse.EIO, statusOf(fmt.Errorf("flush: %w", syscall.ENOSYS)))
+	require.Equal(t, fuse.OK, statusOf(nil))
+}
