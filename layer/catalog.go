@@ -1,0 +1,170 @@
+package layer
+
+// The catalog: what the index holds beside the layers' blocks. Each record is JSON under a key of one letter and big
+// endian ids; docs/format.md lists them. Reading an unknown member is no error, so that members can be added.
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+type lineageID = blockmap.LineageID
+
+// The tables of the catalog: a key's first byte.
+const (
+	tableMeta     = 'm' // storeRecord
+	tableVM       = 'v' // VM → vmRecord
+	tableFile     = 'f' // file → fileRecord
+	tableLineage  = 'n' // lineage → lineageRecord
+	tableLayer    = 'l' // layer → layerRecord
+	tableSnapshot = 's' // snapshot → snapshotRecord
+	tablePrepared = 'o' // VM → preparedRecord: heads that are being made
+	tableTouched  = 't' // layer, region → nothing: the regions in which a layer has a record
+	tablePunch    = 'p' // layer, region → bitmap of blocks to punch out
+	tableUnlink   = 'u' // layer → nothing: a data file to remove
+)
+
+type storeRecord struct {
+	ID   string `json:"id"`   // the store's identity, hex
+	Next uint64 `json:"next"` // no id at or above it was ever given out
+}
+
+type attrRecord struct {
+	Mode  uint32 `json:"mode"`
+	UID   uint32 `json:"uid"`
+	GID   uint32 `json:"gid"`
+	Mtime int64  `json:"mtime"` // ns since 1970
+}
+
+type vmRecord struct {
+	Name string     `json:"name"`
+	Attr attrRecord `json:"attr"`
+	Head SnapshotID `json:"head,omitempty"` // the snapshot that the current state grew from
+}
+
+type fileRecord struct {
+	VM        VMID       `json:"vm"`
+	Name      string     `json:"name"`
+	Attr      attrRecord `json:"attr"`
+	Size      int64      `json:"size"`      // bytes
+	Allocated int64      `json:"allocated"` // blocks that read as data
+	Head      LayerID    `json:"head"`
+}
+
+type lineageRecord struct {
+	Parent lineageID `json:"parent,omitempty"` // 0: grew from nothing
+	Branch LayerID   `json:"branch,omitempty"` // layers of Parent up to this one lie below
+}
+
+type layerRecord struct {
+	Lineage lineageID `json:"lineage"`
+	File    FileID    `json:"file"`
+	Created int64     `json:"created"`          // ns since 1970
+	Blocks  int64     `json:"blocks,omitempty"` // blocks of data it holds
+	HasFile bool      `json:"data,omitempty"`   // it has a data file
+	Cut     *uint64   `json:"cut,omitempty"`    // from this block up nothing below shows
+	Void    bool      `json:"void,omitempty"`   // and its own blocks from there up do not count either
+}
+
+type entryRecord struct {
+	File      FileID     `json:"file"`
+	Name      string     `json:"name"`
+	Layer     LayerID    `json:"layer"`
+	Attr      attrRecord `json:"attr"`
+	Size      int64      `json:"size"`
+	Allocated int64      `json:"allocated"`
+}
+
+type snapshotRecord struct {
+	VM          VMID          `json:"vm"`
+	Name        string        `json:"name"`
+	Parent      SnapshotID    `json:"parent,omitempty"`
+	Created     int64         `json:"created"` // ns since 1970
+	Consistency string        `json:"consistency"`
+	Description string        `json:"description,omitempty"`
+	Warning     string        `json:"warning,omitempty"`
+	Undo        bool          `json:"undo,omitempty"` // kept by a revert, thinned by policy
+	Excluded    []string      `json:"excluded,omitempty"`
+	Files       []entryRecord `json:"files"` // by name
+}
+
+// preparedRecord names the heads of an operation that is under way. A start that finds one takes them away again.
+type preparedRecord struct {
+	Layers   []LayerID   `json:"layers"`
+	Lineages []lineageID `json:"lineages,omitempty"`
+}
+
+func catalogKey[ID ~uint64](table byte, ids ...ID) []byte {
+	key := make([]byte, 1, 1+8*len(ids))
+	key[0] = table
+	for _, id := range ids {
+		key = binary.BigEndian.AppendUint64(key, uint64(id))
+	}
+	return key
+}
+
+// regionKey is a key of the tables that are kept by layer and region.
+func regionKey(table byte, id LayerID, region uint64) []byte {
+	return catalogKey(table, uint64(id), region)
+}
+
+// keyID is the n-th id of a key.
+func keyID(key []byte, n int) (uint64, error) {
+	if len(key) < 1+8*(n+1) {
+		return 0, fmt.Errorf("index key %x is too short", key)
+	}
+	return binary.BigEndian.Uint64(key[1+8*n:]), nil
+}
+
+func put(tx *blockmap.Tx, key []byte, record any) {
+	value, err := json.Marshal(record)
+	if err != nil {
+		panic(err) // records are plain data
+	}
+	tx.Put(key, value)
+}
+
+func decode[R any](key, value []byte) (R, error) {
+	var record R
+	if err := json.Unmarshal(value, &record); err != nil {
+		return record, fmt.Errorf("index record %c %x is damaged: %w", key[0], key[1:], err)
+	}
+	return record, nil
+}
+
+// edit changes a record that is there. Transactions run one after another, so that two who edit different members of
+// one record do not undo each other's work.
+func edit[R any](tx *blockmap.Tx, key []byte, change func(*R)) error {
+	value, err := tx.Get(key)
+	if err != nil {
+		return err
+	}
+	if value == nil {
+		return fmt.Errorf("index record %c %x is missing", key[0], key[1:])
+	}
+	record, err := decode[R](key, value)
+	if err != nil {
+		return err
+	}
+	change(&record)
+	put(tx, key, record)
+	return nil
+}
+
+// scan decodes a whole table, with each record's first id.
+func scan[R any](tx *blockmap.Tx, table byte, fn func(id uint64, record R) error) error {
+	return tx.Scan([]byte{table}, func(key, value []byte) error {
+		id, err := keyID(key, 0)
+		if err != nil {
+			return err
+		}
+		record, err := decode[R](key, value)
+		if err != nil {
+			return err
+		}
+		return fn(id, record)
+	})
+}

@@ -1,0 +1,220 @@
+package layer
+
+// Flushing: from "it was written" to "it survives a power loss".
+
+import (
+	"maps"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// Flush makes durable what was written before the call: fsync(2), or fdatasync(2) with dataOnly, which leaves out
+// times that alone changed. It waits while a snapshot of the VM is being sealed.
+func (f *File) Flush(dataOnly bool) error {
+	f.vm.sealing.RLock()
+	defer f.vm.sealing.RUnlock()
+	return f.flush(f.state.Load().head, dataOnly)
+}
+
+// pending says whether there is anything that a flush would commit.
+func (f *File) pending() bool {
+	w := f.state.Load().head.writer()
+	if w == nil { // sealed this instant
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.dirty.Empty() || len(w.punch) > 0 || w.unsynced.Load()
+}
+
+// flush makes durable what one layer of the file holds. One flush of a layer runs at a time; a later one runs its own,
+// for it answers for writes that the first did not see.
+//
+// Data is synced, then the index committed. A crash between leaves data that nothing names. If either fails, the
+// kernel may have dropped what it could not write and tells so only once: the layer is marked, and no flush of it
+// succeeds from then on.
+func (f *File) flush(l *layer, dataOnly bool) error {
+	w := l.writer()
+	if w == nil {
+		return nil // a revert took the file away
+	}
+	w.flushing.Lock()
+	defer w.flushing.Unlock()
+	return f.flushLocked(l, w, dataOnly)
+}
+
+func (f *File) flushLocked(l *layer, w *headState, dataOnly bool) error {
+	return f.flushWith(l, w, f.meta, dataOnly)
+}
+
+// flushWith flushes with what meta says of the file once the blocks are copied.
+func (f *File) flushWith(l *layer, w *headState, meta func() fileMeta, dataOnly bool) error {
+	if w.gone || !f.isLinked() {
+		return nil // nobody will ever ask for it
+	}
+	if w.failed.Load() {
+		return Errorf(syscall.EIO, "%s: an earlier flush failed; what was written since the one before it may be lost", f)
+	}
+	b := beginFlush(l, w, meta, dataOnly)
+	err := f.syncData(l, w)
+	if err == nil && !b.empty() {
+		err = f.commitFlush(b)
+	}
+	w.dirty.End(err == nil)
+	if err != nil {
+		w.failed.Store(true)
+		f.vm.store.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
+		return err
+	}
+	if b.meta != w.saved || b.hasFile {
+		w.saved, w.recorded = b.meta, w.recorded || b.hasFile
+	}
+	f.vm.store.reclaim.flushed(b)
+	return nil
+}
+
+// batch is what one flush commits: copies, so that what is written meanwhile waits for the next.
+type batch struct {
+	layer   *layer
+	meta    fileMeta
+	saved   fileMeta
+	blocks  int64
+	hasFile bool // the index does not know of the data file yet
+	deltas  map[uint64]*blockmap.Delta
+	punch   map[uint64]*blockmap.Bitmap
+	covered map[layerRegion]struct{}
+}
+
+func (b *batch) empty() bool {
+	return len(b.deltas) == 0 && len(b.punch) == 0 && b.meta == b.saved && !b.hasFile
+}
+
+// beginFlush copies: the blocks before the size, which grows before them, so that the index never has a block past
+// the size; and what is to be punched before the blocks that say so.
+func beginFlush(l *layer, w *headState, meta func() fileMeta, dataOnly bool) *batch {
+	b := &batch{layer: l, saved: w.saved}
+	w.mu.Lock()
+	b.punch, w.punch = w.punch, nil
+	b.covered, w.covered = w.covered, nil
+	w.mu.Unlock()
+	b.deltas = w.dirty.Begin()
+	b.meta = meta()
+	if dataOnly && b.meta.size == b.saved.size && len(b.deltas) == 0 {
+		b.meta = b.saved
+	}
+	b.blocks = l.blocks.Load()
+	b.hasFile = l.hasFile.Load() && !w.recorded
+	return b
+}
+
+// syncData syncs what was written to the layer's data file.
+func (f *File) syncData(l *layer, w *headState) error {
+	if !w.unsynced.Swap(false) {
+		return nil
+	}
+	s := f.vm.store
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	fd, err := s.data.open(l, false)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fdatasync(fd); err != nil {
+		return hostError("sync data file", l, err)
+	}
+	return nil
+}
+
+// commitFlush commits a batch, in as many transactions as it takes. The first has the size and the layer's data file:
+// what a crash among them leaves is a file of the new size with some of its blocks, none of which was promised.
+func (f *File) commitFlush(b *batch) error {
+	s := f.vm.store
+	if b.hasFile {
+		// The name in layers/ before the record that counts on it.
+		if err := s.data.syncDir(); err != nil {
+			return err
+		}
+	}
+	regions := b.regions()
+	for first := true; first || len(regions) > 0; first = false {
+		n := 0
+		err := s.update(func(tx *blockmap.Tx) error {
+			if first {
+				if err := f.putFlushed(tx, b); err != nil {
+					return err
+				}
+			}
+			for n = 0; n < len(regions) && tx.Size() < s.index.MaxTx()/2; n++ {
+				if err := putRegion(tx, b, regions[n]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		regions = regions[n:]
+	}
+	return nil
+}
+
+// regions are those in which something changed, in order.
+func (b *batch) regions() []uint64 {
+	all := slices.AppendSeq(slices.Collect(maps.Keys(b.deltas)), maps.Keys(b.punch))
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func (f *File) putFlushed(tx *blockmap.Tx, b *batch) error {
+	err := edit(tx, catalogKey(tableLayer, b.layer.id), func(r *layerRecord) {
+		r.Blocks = b.blocks
+		r.HasFile = r.HasFile || b.hasFile
+	})
+	if err != nil || b.meta == b.saved {
+		return err
+	}
+	key := catalogKey(tableFile, f.id)
+	if value, err := tx.Get(key); err != nil || value == nil {
+		return err // unlinked meanwhile
+	}
+	return edit(tx, key, func(r *fileRecord) { r.setMeta(b.meta) })
+}
+
+func (r *fileRecord) setMeta(m fileMeta) {
+	r.Size, r.Allocated, r.Attr.Mtime = m.size, m.allocated, m.mtime
+}
+
+// putRegion applies what changed in a region to the layer's record of it, and records what is to be punched out.
+func putRegion(tx *blockmap.Tx, b *batch, region uint64) error {
+	l := b.layer
+	r, err := tx.Record(l.lineage.id, region, l.id)
+	if err != nil {
+		return err
+	}
+	if delta := b.deltas[region]; delta != nil {
+		was := r.Empty()
+		delta.Apply(&r)
+		putRecord(tx, l, region, was, &r)
+	}
+	if blocks := b.punch[region]; blocks != nil {
+		return putPunch(tx, l.id, region, blocks)
+	}
+	return nil
+}
+
+// putRecord puts a layer's record of a region, and keeps the list of regions that the layer has records in. was says
+// whether it had one here.
+func putRecord(tx *blockmap.Tx, l *layer, region uint64, wasEmpty bool, r *blockmap.Record) {
+	tx.PutRecord(l.lineage.id, region, l.id, r)
+	switch {
+	case wasEmpty && !r.Empty():
+		tx.Put(regionKey(tableTouched, l.id, region), nil)
+	case !wasEmpty && r.Empty():
+		tx.Delete(regionKey(tableTouched, l.id, region))
+	}
+}

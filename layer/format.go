@@ -1,0 +1,147 @@
+package layer
+
+// A store's directory: its lock, and the FORMAT file that says what it is.
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// formatVersion is the version of everything in a store. A store of another one is refused.
+const formatVersion = 1
+
+// Names in a store's directory.
+const (
+	formatName = "FORMAT"
+	lockName   = "lock"
+	indexName  = "index"
+	layersName = "layers"
+)
+
+type format struct {
+	Store   string `json:"store"` // "snapfs"
+	Version int    `json:"version"`
+}
+
+// lockStore takes the store for this process. The lock goes with the process, however it ends.
+func lockStore(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, Errorf(syscall.EIO, "lock store %s: %w", dir, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, Errorf(syscall.EBUSY, "store %s is in use by another snapfs; unmount that first", dir)
+		}
+		return nil, Errorf(syscall.EIO, "lock store %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// makeStore makes the directory if it is missing, and says whether it is empty, but for what a start leaves that got
+// no further than the lock. One with entries and no FORMAT is something else's, and refused.
+func makeStore(dir string) (empty bool, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return false, Errorf(syscall.EIO, "make store %s: %w", dir, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, Errorf(syscall.EIO, "read store %s: %w", dir, err)
+	}
+	empty = true
+	for _, entry := range entries {
+		switch entry.Name() {
+		case formatName:
+			return false, nil
+		case lockName, formatName + ".tmp", "lost+found", "log":
+		default:
+			empty = false
+		}
+	}
+	if !empty {
+		return false, Errorf(syscall.EINVAL, "%s is not a snapfs store: it has entries but no %s; name an empty directory, or one that does not exist", dir, formatName)
+	}
+	return true, nil
+}
+
+// readFormat refuses, by name, a store that this program does not understand.
+func readFormat(dir string) error {
+	path := filepath.Join(dir, formatName)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Errorf(syscall.EIO, "read %s: %w", path, err)
+	}
+	var f format
+	if err := json.Unmarshal(data, &f); err != nil || f.Store != "snapfs" {
+		return Errorf(syscall.EINVAL, "%s is damaged: it does not say that this is a snapfs store", path)
+	}
+	if f.Version != formatVersion {
+		return Errorf(syscall.EINVAL, "store %s has format version %d; this snapfs knows version %d only", dir, f.Version, formatVersion)
+	}
+	return nil
+}
+
+// writeFormat comes first when a store is made: a crash after it leaves an empty store, one before it an empty
+// directory.
+func writeFormat(dir string) error {
+	data, err := json.Marshal(format{Store: "snapfs", Version: formatVersion})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, formatName)
+	if err := writeSynced(path+".tmp", append(data, '\n')); err != nil {
+		return Errorf(syscall.EIO, "write %s: %w", path, err)
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		return Errorf(syscall.EIO, "write %s: %w", path, err)
+	}
+	return syncDirectory(dir)
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDirectory(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return Errorf(syscall.EIO, "sync %s: %w", dir, err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return Errorf(syscall.EIO, "sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// makeParts makes the store's directories. The index comes last, so that a store with one had both: data files
+// without an index are damage, not newness.
+func makeParts(dir string) error {
+	index, layers := filepath.Join(dir, indexName), filepath.Join(dir, layersName)
+	if _, err := os.Stat(index); err == nil {
+		if info, err := os.Stat(layers); err != nil || !info.IsDir() {
+			return Errorf(syscall.EIO, "store %s is damaged: it has no %s", dir, layersName)
+		}
+		return nil
+	}
+	if entries, err := os.ReadDir(layers); err == nil && len(entries) > 0 {
+		return Errorf(syscall.EIO, "store %s is damaged: it has data files but no %s", dir, indexName)
+	}
+	for _, path := range []string{layers, index} {
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return Errorf(syscall.EIO, "make %s: %w", path, err)
+		}
+	}
+	return syncDirectory(dir)
+}

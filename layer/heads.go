@@ -1,0 +1,172 @@
+package layer
+
+// New heads: the one primitive behind every state of a VM. New, empty heads go over some layers, at one instant: over
+// the present heads for a snapshot, over a snapshot's layers for a revert.
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// newHead is a head that is being made.
+type newHead struct {
+	file *File  // nil: one that the VM does not have at present
+	over *layer // what it goes over
+	head *layer
+	grew bool // it starts a lineage
+}
+
+// heads are those of one operation.
+type heads struct {
+	vm  *VM
+	new []newHead
+}
+
+func (s *Store) newLayer(file FileID, n *lineage) *layer {
+	return &layer{id: LayerID(s.newID()), file: file, lineage: n, created: time.Now().UnixNano(), cut: noCut}
+}
+
+// record is the catalog's of a layer that was just made.
+func (l *layer) record() layerRecord {
+	return layerRecord{Lineage: l.lineage.id, File: l.file, Created: l.created}
+}
+
+// prepare puts new heads into the tree and commits them as prepared: a start that finds them takes them away again.
+//
+// A head over the newest layer of a lineage continues it. Otherwise it starts one.
+func (h *heads) prepare() error {
+	s := h.vm.store
+	s.tree.Lock()
+	for i := range h.new {
+		h.placeLocked(&h.new[i])
+	}
+	s.tree.Unlock()
+	err := s.update(func(tx *blockmap.Tx) error {
+		put(tx, catalogKey(tablePrepared, h.vm.id), h.prepared())
+		for _, n := range h.new {
+			put(tx, catalogKey(tableLayer, n.head.id), n.head.record())
+			if n.grew {
+				put(tx, catalogKey(tableLineage, n.head.lineage.id), lineageRecord{Parent: n.over.lineage.id, Branch: n.over.id})
+			}
+		}
+		return s.putNext(tx)
+	})
+	if err != nil {
+		h.removeFromTree()
+	}
+	return err
+}
+
+// placeLocked makes one head. Until it has an owner it counts as live for what it lies over: its children are looked
+// at only once that is retired, which waits for the operation.
+func (h *heads) placeLocked(n *newHead) {
+	s := h.vm.store
+	lin := n.over.lineage
+	if lin.newest() != n.over {
+		lin = &lineage{id: lineageID(s.newID()), parent: n.over.lineage, branch: n.over.id}
+		s.tree.lineages[lin.id] = lin
+		n.over.grown = append(n.over.grown, lin)
+		n.grew = true
+	}
+	n.head = s.newLayer(n.over.file, lin)
+	s.tree.addLocked(n.head)
+}
+
+func (h *heads) prepared() preparedRecord {
+	var p preparedRecord
+	for _, n := range h.new {
+		p.Layers = append(p.Layers, n.head.id)
+		if n.grew {
+			p.Lineages = append(p.Lineages, n.head.lineage.id)
+		}
+	}
+	return p
+}
+
+func (h *heads) removeFromTree() {
+	t := h.vm.store.tree
+	t.Lock()
+	defer t.Unlock()
+	for i := len(h.new) - 1; i >= 0; i-- {
+		t.removeLocked(h.new[i].head)
+	}
+}
+
+// undo takes prepared heads away that were never shown.
+func (h *heads) undo() {
+	s := h.vm.store
+	err := s.update(func(tx *blockmap.Tx) error {
+		tx.Delete(catalogKey(tablePrepared, h.vm.id))
+		p := h.prepared()
+		dropPrepared(tx, p)
+		for _, id := range p.Layers {
+			tx.Delete(catalogKey(tableUnlink, id)) // nothing was written to them
+		}
+		return nil
+	})
+	if err == nil {
+		h.removeFromTree()
+	}
+}
+
+// left is what a swap left behind: the old head of a file, and the file as it was at that instant.
+type left struct {
+	file *File
+	name string
+	head *layer
+	attr attrRecord
+	meta fileMeta
+}
+
+// leave notes what a file is at this instant. The VM's barrier is held.
+func (f *File) leave() left {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	attr := f.attr
+	attr.Mtime = f.mtime.Load()
+	return left{file: f, name: f.name, head: f.state.Load().head, attr: attr, meta: f.meta()}
+}
+
+// entry is how a snapshot lists what was left.
+func (o left) entry() entryRecord {
+	return entryRecord{
+		File: o.file.id, Name: o.name, Layer: o.head.id, Attr: o.attr, Size: o.meta.size, Allocated: o.meta.allocated,
+	}
+}
+
+// seal makes durable what old heads hold; all of them at once, for each waits for the disk. What they still had
+// uncommitted is committed with it.
+func seal(old []left) error {
+	errs := make([]error, len(old))
+	var wg sync.WaitGroup
+	for i, o := range old {
+		wg.Go(func() { errs[i] = o.file.flushSealed(o) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// flushSealed flushes a layer that is no longer the file's head, with the size of when it was.
+func (f *File) flushSealed(o left) error {
+	w := o.head.writer()
+	w.flushing.Lock()
+	defer w.flushing.Unlock()
+	return f.flushWith(o.head, w, func() fileMeta { return o.meta }, false)
+}
+
+// sealed lets go of what only a head needs, once the index has all of it.
+func (o left) sealed() {
+	st := o.file.state.Load()
+	unsaved := *st.chain.unsaved.Load()
+	kept := make([]*layer, 0, len(unsaved))
+	for _, l := range unsaved {
+		if l != o.head {
+			kept = append(kept, l)
+		}
+	}
+	st.chain.unsaved.Store(&kept)
+	o.head.head.Store(nil)
+}

@@ -1,0 +1,290 @@
+package layer
+
+// Loading: from the catalog to what is in memory, and setting right what a crash left half done.
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// catalog is everything the index says, but for the blocks.
+type catalog struct {
+	store     storeRecord
+	vms       map[VMID]vmRecord
+	files     map[FileID]fileRecord
+	lineages  map[lineageID]lineageRecord
+	layers    map[LayerID]layerRecord
+	snapshots map[SnapshotID]snapshotRecord
+	prepared  map[VMID]preparedRecord
+	punches   []punch
+	unlinks   []LayerID
+}
+
+// punch is a part of a data file that the index has let go of.
+type punch struct {
+	layer  LayerID
+	region uint64
+	blocks blockmap.Bitmap
+}
+
+func readCatalog(x *blockmap.Index) (*catalog, error) {
+	c := &catalog{
+		vms: map[VMID]vmRecord{}, files: map[FileID]fileRecord{}, lineages: map[lineageID]lineageRecord{},
+		layers: map[LayerID]layerRecord{}, snapshots: map[SnapshotID]snapshotRecord{}, prepared: map[VMID]preparedRecord{},
+	}
+	err := x.View(func(tx *blockmap.Tx) error {
+		value, err := tx.Get([]byte{tableMeta})
+		if err != nil || value == nil {
+			return err
+		}
+		if c.store, err = decode[storeRecord]([]byte{tableMeta}, value); err != nil {
+			return err
+		}
+		return errorOf(
+			scanInto(tx, tableVM, c.vms), scanInto(tx, tableFile, c.files), scanInto(tx, tableLineage, c.lineages),
+			scanInto(tx, tableLayer, c.layers), scanInto(tx, tableSnapshot, c.snapshots),
+			scanInto(tx, tablePrepared, c.prepared), c.readPunches(tx), c.readUnlinks(tx))
+	})
+	if err != nil {
+		return nil, Errorf(syscall.EIO, "read the catalog: %w", err)
+	}
+	return c, nil
+}
+
+func errorOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func scanInto[ID ~uint64, R any](tx *blockmap.Tx, table byte, into map[ID]R) error {
+	return scan(tx, table, func(id uint64, record R) error {
+		into[ID(id)] = record
+		return nil
+	})
+}
+
+func (c *catalog) readPunches(tx *blockmap.Tx) error {
+	return tx.Scan([]byte{tablePunch}, func(key, value []byte) error {
+		p, err := decodePunch(key, value)
+		if err != nil {
+			return err
+		}
+		c.punches = append(c.punches, p)
+		return nil
+	})
+}
+
+func (c *catalog) readUnlinks(tx *blockmap.Tx) error {
+	return tx.Scan([]byte{tableUnlink}, func(key, _ []byte) error {
+		id, err := keyID(key, 0)
+		if err != nil {
+			return err
+		}
+		c.unlinks = append(c.unlinks, LayerID(id))
+		return nil
+	})
+}
+
+// load brings the catalog into memory. What is unsound is refused, not repaired.
+func (s *Store) load() error {
+	c, err := readCatalog(s.index)
+	if err != nil {
+		return err
+	}
+	if c.store.ID == "" {
+		c.store = newStoreRecord()
+		if err := s.update(func(tx *blockmap.Tx) error { put(tx, []byte{tableMeta}, c.store); return nil }); err != nil {
+			return err
+		}
+	}
+	s.next.Store(c.store.Next)
+	if err := s.undoPrepared(c); err != nil {
+		return err
+	}
+	for _, step := range []func(*catalog) error{s.loadTree, s.loadVMs, s.loadSnapshots, s.loadFiles} {
+		if err := step(c); err != nil {
+			return Errorf(syscall.EIO, "the catalog of store %s is damaged: %w", s.dir, err)
+		}
+	}
+	s.reclaim.resume(c)
+	return nil
+}
+
+// undoPrepared takes away heads that were being made. Nothing above the old heads was ever flushed, so the old heads
+// are still the files' state.
+func (s *Store) undoPrepared(c *catalog) error {
+	for vm, p := range c.prepared {
+		err := s.update(func(tx *blockmap.Tx) error {
+			tx.Delete(catalogKey(tablePrepared, vm))
+			dropPrepared(tx, p)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, id := range p.Layers {
+			delete(c.layers, id)
+			c.unlinks = append(c.unlinks, id)
+		}
+		for _, id := range p.Lineages {
+			delete(c.lineages, id)
+		}
+		s.opts.Event(c.vms[vm].Name, "undone", "what", "an operation that a crash cut short")
+	}
+	return nil
+}
+
+func dropPrepared(tx *blockmap.Tx, p preparedRecord) {
+	for _, id := range p.Layers {
+		tx.Delete(catalogKey(tableLayer, id))
+		tx.Put(catalogKey(tableUnlink, id), nil)
+	}
+	for _, id := range p.Lineages {
+		tx.Delete(catalogKey(tableLineage, id))
+	}
+}
+
+func (s *Store) loadTree(c *catalog) error {
+	t := s.tree
+	for id := range c.lineages {
+		t.lineages[id] = &lineage{id: id}
+	}
+	ids := make([]LayerID, 0, len(c.layers))
+	for id := range c.layers {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		r := c.layers[id]
+		n := t.lineages[r.Lineage]
+		if n == nil {
+			return fmt.Errorf("layer %d is of lineage %d, which is missing", id, r.Lineage)
+		}
+		l := &layer{id: id, file: r.File, lineage: n, created: r.Created, cut: noCut, void: r.Void}
+		l.blocks.Store(r.Blocks)
+		l.hasFile.Store(r.HasFile)
+		if r.Cut != nil {
+			t.cutLocked(l, *r.Cut)
+		}
+		t.addLocked(l)
+	}
+	for id, r := range c.lineages {
+		if r.Parent == 0 {
+			continue
+		}
+		n, parent := t.lineages[id], t.lineages[r.Parent]
+		if parent == nil {
+			return fmt.Errorf("lineage %d grew from lineage %d, which is missing", id, r.Parent)
+		}
+		n.parent, n.branch = parent, r.Branch
+		below := t.branchLocked(n)
+		if below == nil {
+			return fmt.Errorf("lineage %d grew from layer %d, which is missing", id, r.Branch)
+		}
+		below.grown = append(below.grown, n)
+	}
+	return nil
+}
+
+func (s *Store) loadVMs(c *catalog) error {
+	for id, r := range c.vms {
+		v := newVM(s, id, r.Name, r.Attr)
+		v.head = r.Head
+		if other := s.vmsByName[r.Name]; other != nil {
+			return fmt.Errorf("VMs %d and %d have the same name %q", id, other.id, r.Name)
+		}
+		s.vmsByName[r.Name] = v
+		s.vms.Store(id, v)
+	}
+	return nil
+}
+
+func (s *Store) loadSnapshots(c *catalog) error {
+	for id, r := range c.snapshots {
+		v, err := s.VMByID(r.VM)
+		if err != nil {
+			return fmt.Errorf("snapshot %q is of VM %d, which is missing", r.Name, r.VM)
+		}
+		n := &Snapshot{id: id, vm: v, snapshotRecord: r, state: StateReady}
+		for i := range r.Files {
+			l := s.tree.layer(r.Files[i].Layer)
+			if l == nil {
+				return fmt.Errorf("snapshot %q of VM %q has file %q in layer %d, which is missing", r.Name, v.name, r.Files[i].Name, r.Files[i].Layer)
+			}
+			l.snap = n
+		}
+		v.addSnapshot(n)
+	}
+	return nil
+}
+
+func (s *Store) loadFiles(c *catalog) error {
+	for id, r := range c.files {
+		v, err := s.VMByID(r.VM)
+		if err != nil {
+			return fmt.Errorf("file %q is of VM %d, which is missing", r.Name, r.VM)
+		}
+		head := s.tree.layer(r.Head)
+		if head == nil || head.snap != nil || head.owner != nil {
+			return fmt.Errorf("file %q of VM %q has head %d, which is missing or not its own", r.Name, v.name, r.Head)
+		}
+		f := newFile(v, id, r)
+		f.setHead(head, nil)
+		v.files[r.Name] = f
+		s.files.Store(id, f)
+		if head.void {
+			f.voiding.Store(newGate())
+			s.work.Go(func() { f.clearVoid(head) })
+		}
+	}
+	return nil
+}
+
+func decodePunch(key, value []byte) (punch, error) {
+	id, err := keyID(key, 0)
+	if err != nil {
+		return punch{}, err
+	}
+	region, err := keyID(key, 1)
+	if err != nil {
+		return punch{}, err
+	}
+	p := punch{layer: LayerID(id), region: region}
+	var r blockmap.Record
+	if err := r.UnmarshalBinary(bytes.Clone(value)); err != nil {
+		return punch{}, fmt.Errorf("punch record of layer %d: %w", id, err)
+	}
+	p.blocks = r.Data
+	return p, nil
+}
+
+// putPunch records blocks to punch out, as a region record's bytes, beside those recorded before.
+func putPunch(tx *blockmap.Tx, l LayerID, region uint64, blocks *blockmap.Bitmap) error {
+	key := regionKey(tablePunch, l, region)
+	all := blockmap.Record{Data: *blocks}
+	old, err := tx.Get(key)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		p, err := decodePunch(key, old)
+		if err != nil {
+			return err
+		}
+		all.Data.Or(&p.blocks)
+	}
+	value, err := all.AppendBinary(nil)
+	if err != nil {
+		return err
+	}
+	tx.Put(key, value)
+	return nil
+}

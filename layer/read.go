@@ -1,0 +1,124 @@
+package layer
+
+// Reading: one lookup a run of blocks, one pread a run of one layer.
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// Read fills p from off, and returns how many bytes it read: fewer than asked only at the file's end, none past it.
+// With wait=false it returns ErrWait rather than wait for the disk.
+func (f *File) Read(p []byte, off int64, wait bool) (int, error) {
+	return f.vm.store.read(f.state.Load().chain.Map, f.size.Load(), p, off, wait)
+}
+
+func (s *Store) read(m *blockmap.Map, size int64, p []byte, off int64, wait bool) (int, error) {
+	if off < 0 {
+		return 0, Errorf(syscall.EINVAL, "read at %d", off)
+	}
+	if off >= size {
+		return 0, nil
+	}
+	if int64(len(p)) > size-off {
+		p = p[:size-off]
+	}
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	return len(p), s.readChain(m, p, off, wait)
+}
+
+// readChain fills p, which lies within the file, in an epoch.
+func (s *Store) readChain(m *blockmap.Map, p []byte, off int64, wait bool) error {
+	for len(p) > 0 {
+		owner, n, err := run(m, off, len(p), wait)
+		if err != nil {
+			return err
+		}
+		if err := s.readRun(owner, p[:n], off, wait); err != nil {
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// run finds the owner of the block at off and how many of the next max bytes it owns.
+func run(m *blockmap.Map, off int64, max int, wait bool) (owner LayerID, n int, err error) {
+	block := uint64(off) / blockSize
+	blocks := uint64(off+int64(max)-1)/blockSize - block + 1
+	for {
+		owner, got, ok := m.Run(block, blocks)
+		if ok {
+			return owner, min(max, int(int64(block+got)*blockSize-off)), nil
+		}
+		if !wait {
+			return 0, 0, ErrWait
+		}
+		if err := m.Load(block / blockmap.RegionBlocks); err != nil {
+			return 0, 0, Errorf(syscall.EIO, "load the map: %w", err)
+		}
+	}
+}
+
+func (s *Store) readRun(owner LayerID, p []byte, off int64, wait bool) error {
+	if owner == 0 {
+		clear(p)
+		return nil
+	}
+	lay := s.tree.layer(owner)
+	if lay == nil {
+		return Errorf(syscall.EIO, "the map names layer %d, which is gone", owner)
+	}
+	fd, err := s.data.open(lay, false)
+	if err != nil {
+		return err
+	}
+	if !wait {
+		return readCached(fd, p, off)
+	}
+	return readBlocks(fd, lay, p, off)
+}
+
+// readCached reads what the page cache has, and returns ErrWait for anything else, errors included.
+func readCached(fd int, p []byte, off int64) error {
+	vec := unix.Iovec{Base: &p[0], Len: uint64(len(p))}
+	// Without entering the scheduler: the call does not block.
+	n, _, _ := syscall.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&vec)), 1, uintptr(off), 0, unix.RWF_NOWAIT)
+	if int(n) != len(p) {
+		return ErrWait
+	}
+	return nil
+}
+
+// FindExtent finds the next data (hole false) or hole at or after off; ENXIO past the last data, or past the end.
+func (f *File) FindExtent(off int64, hole bool) (int64, error) {
+	return f.vm.store.seek(f.state.Load().chain.Map, f.size.Load(), off, hole)
+}
+
+var errNoData = Errorf(syscall.ENXIO, "nothing but a hole from there to the end")
+
+func (s *Store) seek(m *blockmap.Map, size, off int64, hole bool) (int64, error) {
+	if off < 0 || off >= size {
+		return 0, errNoData
+	}
+	for off < size {
+		// A region at a time: a chain that was never touched there is one lookup.
+		owner, n, err := run(m, off, int(min(size-off, blockmap.RegionSize)), true)
+		if err != nil {
+			return 0, err
+		}
+		if (owner == 0) == hole {
+			return off, nil
+		}
+		off += int64(n)
+	}
+	if hole {
+		return size, nil
+	}
+	return 0, errNoData
+}

@@ -1,0 +1,584 @@
+package layer
+
+// Reclaim: giving back, in the background, what of retired layers nobody sees any more.
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// reclaimer works on a queue, one job at a time. It may stop anywhere: what it has done is in the index, and a start
+// queues every retired layer again.
+//
+// A block of a retired layer is dead when every layer right over it covers it, with its own bits or its cut, or, where
+// that is retired too, when all over that one do. Only what is committed counts: a head's unflushed write can be lost
+// with the host, and then the old block must be there.
+//
+//	clear the bits, record what to punch      crash: the start punches
+//	wait for the epochs, punch                crash: the start punches again, which does no harm
+//	drop what was recorded
+type reclaimer struct {
+	store   *Store
+	pending atomic.Int64 // bytes of data known to be dead, not given back yet
+
+	mu      sync.Mutex // guards what follows
+	wake    *sync.Cond
+	queue   []job
+	queued  map[job]bool
+	running bool
+	closed  bool
+	done    chan struct{}
+}
+
+// job is a retired layer to look through, one region of it, or blocks to punch.
+type job struct {
+	layer  *layer
+	whole  bool
+	region uint64
+	punch  bool
+}
+
+func newReclaimer(s *Store) *reclaimer {
+	r := &reclaimer{store: s, queued: make(map[job]bool), done: make(chan struct{})}
+	r.wake = sync.NewCond(&r.mu)
+	return r
+}
+
+func (r *reclaimer) start() {
+	r.mu.Lock()
+	r.running = true
+	r.mu.Unlock()
+	go r.run()
+}
+
+func (r *reclaimer) close() {
+	r.mu.Lock()
+	r.closed = true
+	running := r.running
+	r.wake.Broadcast()
+	r.mu.Unlock()
+	if running {
+		<-r.done
+	}
+}
+
+func (r *reclaimer) add(jobs ...job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, j := range jobs {
+		if !r.queued[j] {
+			r.queued[j] = true
+			r.queue = append(r.queue, j)
+		}
+	}
+	r.wake.Signal()
+}
+
+func (r *reclaimer) stopped() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
+func (r *reclaimer) run() {
+	defer close(r.done)
+	for {
+		r.mu.Lock()
+		for len(r.queue) == 0 && !r.closed {
+			r.queue = nil // gives its memory back
+			r.wake.Wait()
+		}
+		if r.closed {
+			r.mu.Unlock()
+			return
+		}
+		j := r.queue[0]
+		r.queue = r.queue[1:]
+		delete(r.queued, j)
+		r.mu.Unlock()
+		if err := r.do(j); err != nil {
+			r.store.opts.Event("", "reclaim-failed", "layer", uint64(j.layer.id), "error", err.Error())
+		}
+	}
+}
+
+func (r *reclaimer) do(j job) error {
+	switch {
+	case j.punch:
+		return r.punch(j.layer, j.region)
+	case j.whole:
+		return r.wholeLayer(j.layer)
+	}
+	if r.isLive(j.layer) {
+		return nil
+	}
+	if err := r.regions(j.layer, []uint64{j.region}); err != nil {
+		return err
+	}
+	return r.leaveIfEmpty(j.layer)
+}
+
+func (r *reclaimer) isLive(l *layer) bool {
+	t := r.store.tree
+	t.RLock()
+	defer t.RUnlock()
+	return l.liveLocked() || t.layer(l.id) != l
+}
+
+// resume queues what an earlier process did not finish: every retired layer, blocks to punch, files to remove.
+func (r *reclaimer) resume(c *catalog) {
+	s := r.store
+	s.tree.RLock()
+	var retired []job
+	for _, n := range s.tree.lineages {
+		for _, l := range n.layers {
+			if !l.liveLocked() {
+				retired = append(retired, job{layer: l, whole: true})
+			}
+		}
+	}
+	s.tree.RUnlock()
+	r.add(retired...)
+	for _, p := range c.punches {
+		l := s.tree.layer(p.layer)
+		if l == nil {
+			l = &layer{id: p.layer, lineage: &lineage{}}
+		}
+		r.pending.Add(int64(p.blocks.Count()) * blockSize)
+		r.add(job{layer: l, region: p.region, punch: true})
+	}
+	for _, id := range c.unlinks {
+		if err := s.data.unlinkID(id); err == nil {
+			_ = s.update(func(tx *blockmap.Tx) error { tx.Delete(catalogKey(tableUnlink, id)); return nil })
+		}
+	}
+}
+
+// flushed follows a flush that was committed: what it gave up is punched, what it covered looked at.
+func (r *reclaimer) flushed(b *batch) {
+	var jobs []job
+	for region, blocks := range b.punch {
+		r.pending.Add(int64(blocks.Count()) * blockSize)
+		jobs = append(jobs, job{layer: b.layer, region: region, punch: true})
+	}
+	for c := range b.covered {
+		if !r.isLive(c.layer) {
+			jobs = append(jobs, job{layer: c.layer, region: c.region})
+		}
+	}
+	if len(jobs) > 0 {
+		r.add(jobs...)
+	}
+}
+
+// retire lets go of a head that nobody will read again.
+func (s *Store) retire(l *layer) {
+	s.tree.Lock()
+	l.owner = nil
+	s.tree.Unlock()
+	s.reclaim.addRun(l)
+}
+
+// retireSnapshots lets go of the layers of snapshots that were deleted.
+func (s *Store) retireSnapshots(gone []*Snapshot) {
+	var layers []*layer
+	s.tree.Lock()
+	for _, n := range gone {
+		for _, e := range n.Files {
+			if l := s.tree.layer(e.Layer); l != nil && l.snap == n {
+				l.snap = nil
+				layers = append(layers, l)
+			}
+		}
+	}
+	s.tree.Unlock()
+	for _, l := range layers {
+		s.reclaim.addRun(l)
+	}
+}
+
+// addRun queues a retired layer and the run of retired ones below it, which it was perhaps the only one to read; the
+// oldest first, so that those above find out that there is nothing below them any more.
+func (r *reclaimer) addRun(l *layer) {
+	t := r.store.tree
+	var jobs []job
+	t.RLock()
+	for ; l != nil && !l.liveLocked(); l = t.belowLocked(l) {
+		jobs = append([]job{{layer: l, whole: true}}, jobs...)
+	}
+	t.RUnlock()
+	r.add(jobs...)
+}
+
+const regionsAtOnce = 64 // of one transaction of the reclaimer
+
+// wholeLayer looks through all regions of a retired layer.
+func (r *reclaimer) wholeLayer(l *layer) error {
+	if r.isLive(l) {
+		return nil
+	}
+	for next := uint64(0); !r.stopped(); {
+		regions, err := r.touched(l, next)
+		if err != nil {
+			return err
+		}
+		if len(regions) == 0 {
+			return r.leaveIfEmpty(l)
+		}
+		if err := r.regions(l, regions); err != nil {
+			return err
+		}
+		next = regions[len(regions)-1] + 1
+	}
+	return nil
+}
+
+func (r *reclaimer) touched(l *layer, first uint64) (regions []uint64, err error) {
+	err = r.store.index.View(func(tx *blockmap.Tx) error {
+		regions, err = touchedFrom(tx, l, first, regionsAtOnce)
+		return err
+	})
+	return regions, err
+}
+
+// regions clears what is dead in some regions of a retired layer, and punches it out.
+func (r *reclaimer) regions(l *layer, regions []uint64) error {
+	idle, err := r.idleZeros(l, regions)
+	if err != nil {
+		return err
+	}
+	var freed map[uint64]int64
+	err = r.store.update(func(tx *blockmap.Tx) error {
+		freed = make(map[uint64]int64)
+		var blocks int64
+		for i, region := range regions {
+			n, err := r.clearDead(tx, l, region, &idle[i])
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				freed[region] = n
+				blocks += n
+			}
+		}
+		if blocks == 0 {
+			return nil
+		}
+		return editLayer(tx, l.id, func(rec *layerRecord) { rec.Blocks -= blocks })
+	})
+	if err != nil {
+		return err
+	}
+	for region, n := range freed {
+		l.blocks.Add(-n)
+		r.pending.Add(n * blockSize)
+		r.add(job{layer: l, region: region, punch: true})
+	}
+	return nil
+}
+
+// editLayer is edit for a layer that the catalog may not know: an unlinked file's, that was open during a revert.
+func editLayer(tx *blockmap.Tx, id LayerID, change func(*layerRecord)) error {
+	key := catalogKey(tableLayer, id)
+	if value, err := tx.Get(key); err != nil || value == nil {
+		return err
+	}
+	return edit(tx, key, change)
+}
+
+// clearDead clears the bits of dead blocks, and returns how many of them held data.
+func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZeros *blockmap.Bitmap) (int64, error) {
+	rec, err := tx.Record(l.lineage.id, region, l.id)
+	if err != nil || rec.Empty() {
+		return 0, err
+	}
+	t := r.store.tree
+	t.RLock()
+	needed, err := t.neededLocked(tx, l, region, rec.Covered())
+	t.RUnlock()
+	if err != nil {
+		return 0, err
+	}
+	dead := rec.Data
+	dead.AndNot(&needed)
+	kept := blockmap.Record{Data: rec.Data, Zero: rec.Zero}
+	kept.Data.And(&needed)
+	kept.Zero.And(&needed)
+	kept.Zero.AndNot(idleZeros)
+	if kept == rec {
+		return 0, nil
+	}
+	putRecord(tx, l, region, false, &kept)
+	if dead.Empty() {
+		return 0, nil
+	}
+	return int64(dead.Count()), putPunch(tx, l.id, region, &dead)
+}
+
+// neededLocked says which of blocks some reader over l sees in l or below it. In an Update, it sees what is being
+// committed.
+func (t *tree) neededLocked(tx *blockmap.Tx, l *layer, region uint64, blocks blockmap.Bitmap) (blockmap.Bitmap, error) {
+	var needed blockmap.Bitmap
+	for _, child := range t.childrenLocked(l) {
+		seen := blocks
+		rec, err := tx.Record(child.lineage.id, region, child.id)
+		if err != nil {
+			return needed, err
+		}
+		covered := rec.Covered()
+		seen.AndNot(&covered)
+		if base := region * blockmap.RegionBlocks; child.cut < base+blockmap.RegionBlocks {
+			seen.ClearRange(int(max(child.cut, base)-base), blockmap.RegionBlocks)
+		}
+		if !seen.Empty() && !child.liveLocked() {
+			if seen, err = t.neededLocked(tx, child, region, seen); err != nil {
+				return needed, err
+			}
+		}
+		needed.Or(&seen)
+	}
+	return needed, nil
+}
+
+// idleZeros says, for each region, where a zero bit of l hides nothing: nothing below it has data. As what lies below
+// is sealed, that stays so.
+func (r *reclaimer) idleZeros(l *layer, regions []uint64) ([]blockmap.Bitmap, error) {
+	idle := make([]blockmap.Bitmap, len(regions))
+	below := r.store.tree.chainBelow(l)
+	for i, region := range regions {
+		var owners blockmap.Owners
+		if below != nil {
+			if err := r.store.index.Resolve(below, region, nil, &owners); err != nil {
+				return nil, err
+			}
+		}
+		for b, owner := range owners {
+			if owner == 0 {
+				idle[i].Set(b)
+			}
+		}
+	}
+	return idle, nil
+}
+
+// punch gives back blocks of a layer that the index has let go of. In a head, they may have been written again since.
+func (r *reclaimer) punch(l *layer, region uint64) error {
+	s := r.store
+	var p punch
+	err := s.index.View(func(tx *blockmap.Tx) error {
+		value, err := tx.Get(regionKey(tablePunch, l.id, region))
+		if err != nil || value == nil {
+			return err
+		}
+		p, err = decodePunch(regionKey(tablePunch, l.id, region), value)
+		return err
+	})
+	if err != nil || p.blocks.Empty() {
+		return err
+	}
+	s.epochs.wait()
+	if err := r.punchBlocks(l, region, p.blocks); err != nil {
+		return err
+	}
+	r.pending.Add(-int64(p.blocks.Count()) * blockSize)
+	return s.update(func(tx *blockmap.Tx) error { return dropPunch(tx, l.id, region, p.blocks) })
+}
+
+// dropPunch forgets blocks that were punched, but not those recorded meanwhile.
+func dropPunch(tx *blockmap.Tx, id LayerID, region uint64, blocks blockmap.Bitmap) error {
+	key := regionKey(tablePunch, id, region)
+	value, err := tx.Get(key)
+	if err != nil || value == nil {
+		return err
+	}
+	p, err := decodePunch(key, value)
+	if err != nil {
+		return err
+	}
+	tx.Delete(key)
+	if p.blocks.AndNot(&blocks); !p.blocks.Empty() {
+		return putPunch(tx, id, region, &p.blocks)
+	}
+	return nil
+}
+
+// punchBlocks punches those of blocks that hold no data now. Their lock keeps a head from writing one meanwhile.
+func (r *reclaimer) punchBlocks(l *layer, region uint64, blocks blockmap.Bitmap) error {
+	s := r.store
+	if !l.hasFile.Load() {
+		return nil
+	}
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	fd, err := s.data.open(l, false)
+	if err != nil {
+		return err
+	}
+	base := region * blockmap.RegionBlocks
+	if f := r.writtenBy(l); f != nil {
+		defer f.lockBlocks(base, base+blockmap.RegionBlocks-1)()
+	}
+	held, err := r.held(l, region)
+	if err != nil {
+		return err
+	}
+	blocks.AndNot(&held)
+	var errs []error
+	blocks.Runs(func(from, to int) {
+		errs = append(errs, punchHole(fd, int64(base+uint64(from))*blockSize, int64(to-from)*blockSize))
+	})
+	if err := errors.Join(errs...); err != nil {
+		return hostError("punch a hole into data file", l, err)
+	}
+	return nil
+}
+
+// writtenBy is the file whose head l is, or nil.
+func (r *reclaimer) writtenBy(l *layer) *File {
+	r.store.tree.RLock()
+	defer r.store.tree.RUnlock()
+	return l.owner
+}
+
+// held are the blocks of a region that l holds now, committed or not.
+func (r *reclaimer) held(l *layer, region uint64) (blockmap.Bitmap, error) {
+	var rec blockmap.Record
+	var delta blockmap.Delta
+	if w := l.writer(); w != nil {
+		delta, _ = w.dirty.Delta(region) // before the view: what it misses is committed by then
+	}
+	err := r.store.index.View(func(tx *blockmap.Tx) (err error) {
+		rec, err = tx.Record(l.lineage.id, region, l.id)
+		return err
+	})
+	delta.Apply(&rec)
+	return rec.Data, err
+}
+
+func punchHole(fd int, off, n int64) error {
+	err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // a file system without holes keeps what it has
+	}
+	return err
+}
+
+// leaveIfEmpty takes a retired layer without bits out of the catalog: those that grew from it grow from what is below
+// it, and its cut becomes that of those over it. Then its file goes.
+//
+//	commit                  crash: the start removes the file
+//	wait, close, unlink     crash: the same
+//	drop the record of it
+func (r *reclaimer) leaveIfEmpty(l *layer) error {
+	s := r.store
+	if left, err := r.touched(l, 0); err != nil || len(left) > 0 || r.isLive(l) {
+		return err
+	}
+	s.tree.RLock()
+	d := s.tree.departureLocked(l)
+	s.tree.RUnlock()
+	if err := s.update(d.commit); err != nil {
+		return err
+	}
+	s.tree.Lock()
+	d.showLocked(s.tree)
+	s.tree.Unlock()
+	if !l.hasFile.Load() {
+		return nil
+	}
+	s.epochs.wait()
+	if err := s.data.unlink(l); err != nil {
+		return err
+	}
+	return s.update(func(tx *blockmap.Tx) error {
+		tx.Delete(catalogKey(tableUnlink, l.id))
+		return tx.Scan(catalogKey(tablePunch, l.id), func(key, _ []byte) error {
+			if binary.BigEndian.Uint64(key[1:]) != uint64(l.id) {
+				return Errorf(syscall.EIO, "index key %x is out of place", key)
+			}
+			tx.Delete(append([]byte(nil), key...))
+			return nil
+		})
+	})
+}
+
+// departure is how the tree changes when a layer leaves.
+type departure struct {
+	layer    *layer
+	below    *layer // nil: nothing
+	children []*layer
+	grown    []*lineage
+	last     bool // of its lineage
+}
+
+func (t *tree) departureLocked(l *layer) *departure {
+	return &departure{
+		layer: l, below: t.belowLocked(l), children: t.childrenLocked(l), grown: append([]*lineage(nil), l.grown...),
+		last: len(l.lineage.layers) == 1,
+	}
+}
+
+// parent is what a lineage that grew from the layer grows from now.
+func (d *departure) parent() lineageRecord {
+	if d.below == nil {
+		return lineageRecord{}
+	}
+	return lineageRecord{Parent: d.below.lineage.id, Branch: d.below.id}
+}
+
+func (d *departure) commit(tx *blockmap.Tx) error {
+	l := d.layer
+	for _, n := range d.grown {
+		key := catalogKey(tableLineage, n.id)
+		if value, err := tx.Get(key); err != nil {
+			return err
+		} else if value != nil { // an unlinked file's is not there
+			put(tx, key, d.parent())
+		}
+	}
+	if l.cut != noCut {
+		for _, child := range d.children {
+			err := editLayer(tx, child.id, func(r *layerRecord) {
+				if r.Cut == nil || l.cut < *r.Cut {
+					r.Cut = &l.cut
+				}
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	tx.Delete(catalogKey(tableLayer, l.id))
+	if d.last {
+		tx.Delete(catalogKey(tableLineage, l.lineage.id))
+	}
+	if l.hasFile.Load() {
+		tx.Put(catalogKey(tableUnlink, l.id), nil)
+	}
+	return nil
+}
+
+func (d *departure) showLocked(t *tree) {
+	l := d.layer
+	for _, n := range d.grown {
+		n.parent, n.branch = nil, 0
+		if d.below != nil {
+			n.parent, n.branch = d.below.lineage, d.below.id
+			d.below.grown = append(d.below.grown, n)
+		}
+	}
+	l.grown = nil
+	if l.cut != noCut {
+		for _, child := range d.children {
+			t.cutLocked(child, l.cut)
+		}
+	}
+	t.removeLocked(l)
+}

@@ -1,0 +1,387 @@
+package layer
+
+// Snapshots: making, describing, renaming and deleting them, and reading their files.
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// Snapshot is a VM's state at one instant, under a name.
+type Snapshot struct {
+	id SnapshotID
+	vm *VM
+
+	snapshotRecord // Name and Parent are guarded by VM.mu, the rest does not change
+	state          string
+	leaving        bool // guarded by VM.mu: no file of it is opened any more
+}
+
+// ID is the snapshot's catalog id.
+func (n *Snapshot) ID() SnapshotID { return n.id }
+
+// VM is the one that the snapshot is of.
+func (n *Snapshot) VM() *VM { return n.vm }
+
+// Name is the snapshot's present name.
+func (n *Snapshot) Name() string {
+	n.vm.mu.RLock()
+	defer n.vm.mu.RUnlock()
+	return n.snapshotRecord.Name
+}
+
+// Created is the instant that the snapshot shows.
+func (n *Snapshot) Created() time.Time { return time.Unix(0, n.snapshotRecord.Created) }
+
+// addSnapshot shows a snapshot.
+func (v *VM) addSnapshot(n *Snapshot) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.snapshots[n.snapshotRecord.Name] = n
+	v.store.snapshots.Store(n.id, n)
+}
+
+// Snapshots are the VM's, oldest first.
+func (v *VM) Snapshots() []*Snapshot {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	all := make([]*Snapshot, 0, len(v.snapshots))
+	for _, n := range v.snapshots {
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b *Snapshot) int { return cmp.Compare(a.id, b.id) })
+	return all
+}
+
+// Snapshot finds one by name; ENOENT.
+func (v *VM) Snapshot(name string) (*Snapshot, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if n := v.snapshots[name]; n != nil {
+		return n, nil
+	}
+	return nil, Errorf(syscall.ENOENT, "VM %q has no snapshot %q", v.Name(), name)
+}
+
+// Info describes the snapshot.
+func (n *Snapshot) Info() SnapshotInfo {
+	info := SnapshotInfo{
+		Created: n.Created().UTC(), State: n.state, Consistency: n.Consistency, Description: n.Description,
+		Excluded: slices.Clone(n.Excluded), Files: []FileInfo{},
+	}
+	if info.Excluded == nil {
+		info.Excluded = []string{}
+	}
+	if n.Warning != "" {
+		info.Warning = &n.Warning
+	}
+	for _, e := range n.Files {
+		info.Files = append(info.Files, FileInfo{Name: e.Name, Size: e.Size, Allocated: e.Allocated * blockSize})
+		if l := n.vm.store.tree.layer(e.Layer); l != nil {
+			info.Unique += l.blocks.Load() * blockSize
+		}
+	}
+	n.vm.mu.RLock()
+	defer n.vm.mu.RUnlock()
+	info.Name = n.snapshotRecord.Name
+	info.Head = n.vm.head == n.id
+	if parent, ok := n.vm.store.snapshots.Load(n.Parent); ok {
+		name := parent.(*Snapshot).snapshotRecord.Name // of the same VM, so under the same lock
+		info.Parent = &name
+	}
+	return info
+}
+
+// CreateSnapshot makes a snapshot of the VM at one instant; EEXIST, EINVAL, ENOENT for a file that is not there, ENOSPC
+// below the reserve. Guests wait for the swap of heads only. It returns when the snapshot would survive a power loss.
+//
+//	flush all, commit new heads as prepared   crash: the start undoes the heads
+//	swap heads in memory                      crash: the same; nothing above the old heads was flushed
+//	sync and commit the old heads             crash: the same
+//	commit the snapshot as ready              crash: it is there
+func (v *VM) CreateSnapshot(o CreateOptions) (SnapshotInfo, error) {
+	if err := CheckName(NameSnapshot, o.Name); err != nil {
+		return SnapshotInfo{}, err
+	}
+	v.op.Lock()
+	defer v.op.Unlock()
+	if err := v.present(); err != nil {
+		return SnapshotInfo{}, err
+	}
+	if _, err := v.Snapshot(o.Name); err == nil {
+		return SnapshotInfo{}, Errorf(syscall.EEXIST, "VM %q has a snapshot %q already", v.Name(), o.Name)
+	}
+	files, excluded, err := v.selectFiles(o.Files)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	if err := v.store.space.take(int64(len(files)+1) * blockSize); err != nil {
+		return SnapshotInfo{}, err
+	}
+	n := v.newSnapshot(o, excluded)
+	if err := v.takeSnapshot(n, files); err != nil {
+		return SnapshotInfo{}, err
+	}
+	return n.Info(), nil
+}
+
+// selectFiles are the named ones, or all, and the names of the others.
+func (v *VM) selectFiles(names []string) (files []*File, others []string, err error) {
+	wanted := make(map[string]bool)
+	for _, name := range names {
+		if _, err := v.Lookup(name); err != nil {
+			return nil, nil, err
+		}
+		wanted[name] = true
+	}
+	for _, e := range v.Files() {
+		if names == nil || wanted[e.Name] {
+			files = append(files, e.File)
+		} else {
+			others = append(others, e.Name)
+		}
+	}
+	return files, others, nil
+}
+
+func (v *VM) newSnapshot(o CreateOptions, excluded []string) *Snapshot {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return &Snapshot{id: SnapshotID(v.store.newID()), vm: v, state: StateSealing, snapshotRecord: snapshotRecord{
+		VM: v.id, Name: o.Name, Parent: v.head, Description: o.Description, Excluded: excluded, Consistency: ConsistencyOff,
+	}}
+}
+
+// takeSnapshot seals the heads of files under n, with new ones over them.
+func (v *VM) takeSnapshot(n *Snapshot, files []*File) error {
+	h := &heads{vm: v}
+	for _, f := range files {
+		f.awaitVoid()
+		if err := f.Flush(true); err != nil {
+			return err
+		}
+		h.new = append(h.new, newHead{file: f, over: f.state.Load().head})
+	}
+	if err := h.prepare(); err != nil {
+		return err
+	}
+	// From here until the old heads are sealed, flushes wait: what they would promise lies partly in the old heads.
+	v.sealing.Lock()
+	defer v.sealing.Unlock()
+	old := v.swap(n, h)
+	err := seal(old)
+	if err == nil {
+		err = v.commitSnapshot(n, h, old)
+	}
+	if err != nil {
+		v.abandon(h, old)
+		return err
+	}
+	v.showSnapshot(n, old)
+	return nil
+}
+
+// swap is the instant: guests wait for it and for nothing else.
+func (v *VM) swap(n *Snapshot, h *heads) []left {
+	old := make([]left, 0, len(h.new))
+	v.barrier.Lock()
+	defer v.barrier.Unlock()
+	n.snapshotRecord.Created = time.Now().UnixNano()
+	for _, nh := range h.new {
+		if nh.file.openFor(true) {
+			n.Consistency = ConsistencyCrash
+		}
+		o := nh.file.leave()
+		old = append(old, o)
+		n.Files = append(n.Files, o.entry())
+		nh.file.setHead(nh.head, nh.file.state.Load())
+	}
+	return old
+}
+
+func (v *VM) commitSnapshot(n *Snapshot, h *heads, old []left) error {
+	return v.store.update(func(tx *blockmap.Tx) error {
+		tx.Delete(catalogKey(tablePrepared, v.id))
+		put(tx, catalogKey(tableSnapshot, n.id), n.snapshotRecord)
+		for i, nh := range h.new {
+			err := edit(tx, catalogKey(tableFile, nh.file.id), func(r *fileRecord) {
+				r.Head = nh.head.id
+				r.setMeta(old[i].meta)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return edit(tx, catalogKey(tableVM, v.id), func(r *vmRecord) { r.Head = n.id })
+	})
+}
+
+// showSnapshot lets the snapshot be seen, now that it is durable.
+func (v *VM) showSnapshot(n *Snapshot, old []left) {
+	t := v.store.tree
+	t.Lock()
+	for _, o := range old {
+		o.head.snap = n
+	}
+	t.Unlock()
+	for _, o := range old {
+		o.sealed()
+	}
+	n.state = StateReady
+	v.addSnapshot(n)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.head = n.id
+}
+
+// abandon ends a snapshot that could not be sealed. Guests have written to the new heads, so they stay, over the old
+// ones, and the VM reads as before; but what the old ones held may be lost, so no flush over them succeeds again. A
+// start undoes the heads, as nothing in them was ever promised.
+func (v *VM) abandon(h *heads, old []left) {
+	for i, nh := range h.new {
+		nh.head.writer().failed.Store(true)
+		old[i].head.writer().failed.Store(true)
+	}
+}
+
+func (f *File) awaitVoid() {
+	if g := f.voiding.Load(); g != nil {
+		<-*g
+	}
+}
+
+// RenameSnapshot gives a snapshot another name, durably; ENOENT, EEXIST, EINVAL. One that a revert kept is the
+// operator's from then on.
+func (v *VM) RenameSnapshot(old, new string) (SnapshotInfo, error) {
+	if err := CheckName(NameSnapshot, new); err != nil {
+		return SnapshotInfo{}, err
+	}
+	v.op.Lock()
+	defer v.op.Unlock()
+	n, err := v.Snapshot(old)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	if old == new {
+		return n.Info(), nil
+	}
+	if _, err := v.Snapshot(new); err == nil {
+		return SnapshotInfo{}, Errorf(syscall.EEXIST, "VM %q has a snapshot %q already", v.Name(), new)
+	}
+	err = v.store.update(func(tx *blockmap.Tx) error {
+		return edit(tx, catalogKey(tableSnapshot, n.id), func(r *snapshotRecord) { r.Name, r.Undo = new, false })
+	})
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	v.mu.Lock()
+	delete(v.snapshots, old)
+	n.snapshotRecord.Name, n.Undo = new, false
+	v.snapshots[new] = n
+	v.mu.Unlock()
+	return n.Info(), nil
+}
+
+// DeleteSnapshots deletes all of the named ones or none; ENOENT, EBUSY with an open file. No data is read or written:
+// the layers retire, and what nobody sees of them is given back in the background.
+func (v *VM) DeleteSnapshots(names []string) ([]SnapshotInfo, error) {
+	v.op.Lock()
+	defer v.op.Unlock()
+	var gone []*Snapshot
+	for _, name := range names {
+		n, err := v.Snapshot(name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(gone, n) {
+			gone = append(gone, n)
+		}
+	}
+	if len(gone) == 0 {
+		return nil, Errorf(syscall.EINVAL, "no snapshot is named")
+	}
+	if err := v.refuseOpens(gone); err != nil {
+		return nil, err
+	}
+	infos := make([]SnapshotInfo, 0, len(gone))
+	for _, n := range gone {
+		infos = append(infos, n.Info())
+	}
+	if err := v.dropSnapshots(gone); err != nil {
+		v.allowOpens(gone)
+		return nil, err
+	}
+	return infos, nil
+}
+
+// dropSnapshots takes snapshots out of the catalog, then out of memory. Their children's parent is theirs.
+func (v *VM) dropSnapshots(gone []*Snapshot) error {
+	parents, head := v.adopt(gone)
+	err := v.store.update(func(tx *blockmap.Tx) error {
+		for _, n := range gone {
+			tx.Delete(catalogKey(tableSnapshot, n.id))
+		}
+		for n, parent := range parents {
+			err := edit(tx, catalogKey(tableSnapshot, n.id), func(r *snapshotRecord) { r.Parent = parent })
+			if err != nil {
+				return err
+			}
+		}
+		return edit(tx, catalogKey(tableVM, v.id), func(r *vmRecord) { r.Head = head })
+	})
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	for _, n := range gone {
+		delete(v.snapshots, n.snapshotRecord.Name)
+		v.store.snapshots.Delete(n.id)
+	}
+	for n, parent := range parents {
+		n.Parent = parent
+	}
+	v.head = head
+	v.mu.Unlock()
+	v.store.retireSnapshots(gone)
+	return nil
+}
+
+// adopt finds new parents for the children of snapshots that go, and for the current state.
+func (v *VM) adopt(gone []*Snapshot) (parents map[*Snapshot]SnapshotID, head SnapshotID) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	up := make(map[SnapshotID]SnapshotID)
+	for _, n := range gone {
+		up[n.id] = n.Parent
+	}
+	climb := func(id SnapshotID) SnapshotID {
+		for parent, ok := up[id]; ok; parent, ok = up[id] {
+			id = parent
+		}
+		return id
+	}
+	parents = make(map[*Snapshot]SnapshotID)
+	for _, n := range v.snapshots {
+		if _, going := up[n.id]; !going && climb(n.Parent) != n.Parent {
+			parents[n] = climb(n.Parent)
+		}
+	}
+	return parents, climb(v.head)
+}
+
+// undoName is the name under which an operation keeps what it leaves behind.
+func (v *VM) undoName(what string, at time.Time) string {
+	base := what + at.UTC().Format("20060102T150405Z")
+	name := base
+	for i := 2; ; i++ {
+		if _, err := v.Snapshot(name); err != nil {
+			return name
+		}
+		name = base + "-" + strconv.Itoa(i)
+	}
+}

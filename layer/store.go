@@ -1,0 +1,259 @@
+package layer
+
+// The store: opening, closing, and finding what is in it.
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// flushEvery is how long what a guest wrote and did not flush stays out of the index; it bounds what is kept in
+// memory, and frees what guests discard without flushing.
+const flushEvery = 5 * time.Second
+
+// Store is a directory with VMs in it, open.
+type Store struct {
+	dir    string
+	opts   Options
+	lock   *os.File
+	index  *blockmap.Index
+	cache  *blockmap.Cache
+	data   *dataFiles
+	space  *space
+	epochs epochs
+	tree   *tree
+	next   atomic.Uint64 // the next id to give out
+
+	reclaim *reclaimer
+	work    sync.WaitGroup // background goroutines
+	stop    chan struct{}
+	closing sync.Once
+	closed  error
+
+	mu        sync.RWMutex // guards the maps by name, and VM.name
+	vmsByName map[string]*VM
+
+	vms       sync.Map // VMID → *VM
+	files     sync.Map // FileID → *File, the unlinked and open ones too
+	snapshots sync.Map // SnapshotID → *Snapshot
+	views     sync.Map // LayerID → *View, the open ones
+}
+
+// Open opens the store in dir, and makes one where there is none or an empty directory. It refuses, with the reason,
+// a store that is in use, of an unknown version, or damaged.
+func Open(dir string, o Options) (_ *Store, err error) {
+	o.EnsureDefaults()
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return nil, Errorf(syscall.EINVAL, "store %s: %w", dir, err)
+	}
+	s := &Store{dir: dir, opts: o, tree: newTree(), vmsByName: make(map[string]*VM), stop: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	if err := s.openParts(); err != nil {
+		return nil, err
+	}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	s.reclaim.start()
+	s.work.Go(s.flushNowAndThen)
+	return s, nil
+}
+
+func (s *Store) openParts() error {
+	empty, err := makeStore(s.dir)
+	if err != nil {
+		return err
+	}
+	// The lock comes before anything is touched, Badger's leftovers included.
+	if s.lock, err = lockStore(s.dir); err != nil {
+		return err
+	}
+	if empty {
+		if err := writeFormat(s.dir); err != nil {
+			return err
+		}
+	}
+	if err := readFormat(s.dir); err != nil {
+		return err
+	}
+	if err := makeParts(s.dir); err != nil {
+		return err
+	}
+	if s.space, err = newSpace(s.dir, s.opts.Reserve, s.opts.Event); err != nil {
+		return err
+	}
+	if s.data, err = openDataFiles(filepath.Join(s.dir, layersName), s.opts.MaxOpenFiles, &s.epochs); err != nil {
+		return err
+	}
+	s.index, err = blockmap.Open(filepath.Join(s.dir, indexName), blockmap.Options{Failed: func(err error) {
+		s.opts.Event("", "index-failed", "error", err.Error())
+	}})
+	if err != nil {
+		return Errorf(syscall.EIO, "open the index of store %s: %w", s.dir, err)
+	}
+	s.cache = blockmap.NewCache(s.index, s.opts.MapMemory)
+	s.reclaim = newReclaimer(s)
+	return nil
+}
+
+// Close flushes everything and closes the store. It may be called twice.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		close(s.stop)
+		s.reclaim.close()
+		s.work.Wait()
+		s.closed = errors.Join(s.flushAll(), s.release())
+	})
+	return s.closed
+}
+
+func (s *Store) release() error {
+	var errs []error
+	if s.data != nil {
+		s.data.closeAll()
+	}
+	if s.index != nil {
+		errs = append(errs, s.index.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// flushAll flushes every file that the catalog knows.
+func (s *Store) flushAll() error {
+	var errs []error
+	s.files.Range(func(_, f any) bool {
+		errs = append(errs, f.(*File).Flush(false))
+		return true
+	})
+	return errors.Join(errs...)
+}
+
+// flushNowAndThen commits what guests wrote and never flush.
+func (s *Store) flushNowAndThen() {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+		s.files.Range(func(_, f any) bool {
+			if f := f.(*File); f.pending() {
+				if err := f.Flush(false); err != nil {
+					s.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
+				}
+			}
+			return true
+		})
+	}
+}
+
+// Dir is the store's directory.
+func (s *Store) Dir() string { return s.dir }
+
+// newID gives out an id of any kind.
+func (s *Store) newID() uint64 { return s.next.Add(1) - 1 }
+
+// putNext records the ids given out so far; every transaction that names new ones calls it.
+func (s *Store) putNext(tx *blockmap.Tx) error {
+	return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Next = s.next.Load() })
+}
+
+// update runs one durable transaction.
+func (s *Store) update(fn func(tx *blockmap.Tx) error) error {
+	err := s.index.Update(fn)
+	var known *Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	return Errorf(syscall.EIO, "commit to the index: %w", err)
+}
+
+// VMs are all of them, by name.
+func (s *Store) VMs() []*VM {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	vms := make([]*VM, 0, len(s.vmsByName))
+	for _, v := range s.vmsByName {
+		vms = append(vms, v)
+	}
+	slices.SortFunc(vms, func(a, b *VM) int { return cmp.Compare(a.name, b.name) })
+	return vms
+}
+
+// VM finds a VM by name; ENOENT.
+func (s *Store) VM(name string) (*VM, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if v := s.vmsByName[name]; v != nil {
+		return v, nil
+	}
+	return nil, Errorf(syscall.ENOENT, "there is no VM %q", name)
+}
+
+// VMByID finds a VM; ESTALE.
+func (s *Store) VMByID(id VMID) (*VM, error) { return byID[*VM](&s.vms, id, "VM") }
+
+// FileByID finds a file of any VM, also one that is unlinked and open; ESTALE.
+func (s *Store) FileByID(id FileID) (*File, error) { return byID[*File](&s.files, id, "file") }
+
+// SnapshotByID finds a snapshot of any VM; ESTALE.
+func (s *Store) SnapshotByID(id SnapshotID) (*Snapshot, error) {
+	return byID[*Snapshot](&s.snapshots, id, "snapshot")
+}
+
+func byID[T any](m *sync.Map, id any, what string) (T, error) {
+	if v, ok := m.Load(id); ok {
+		return v.(T), nil
+	}
+	var none T
+	return none, Errorf(syscall.ESTALE, "%s %v is gone", what, id)
+}
+
+func newStoreRecord() storeRecord {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return storeRecord{ID: hex.EncodeToString(id[:]), Next: 1}
+}
+
+// Stats says how the store stands.
+func (s *Store) Stats() Stats {
+	st := Stats{Reserve: s.space.reserve, OpenFiles: s.data.count(), ReclaimBytes: s.reclaim.pending.Load()}
+	st.Total, st.Free = s.space.measure()
+	st.Avail = max(0, st.Free-st.Reserve)
+	s.tree.RLock()
+	defer s.tree.RUnlock()
+	for _, n := range s.tree.lineages {
+		for _, l := range n.layers {
+			st.Layers++
+			st.LayerBytes += l.blocks.Load() * blockSize
+			if !l.liveLocked() {
+				st.RetiredLayers++
+			}
+		}
+	}
+	return st
+}
+
+func (s *Store) String() string { return fmt.Sprintf("store %s", s.dir) }

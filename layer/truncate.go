@@ -1,0 +1,236 @@
+package layer
+
+// Truncating: a shrink is one record, a cut from which up nothing below shows; clearing what lay there follows.
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// truncate sets the size, durably. The caller holds the VM's op.
+func (f *File) truncate(size int64) error {
+	if size < 0 {
+		return Errorf(syscall.EINVAL, "size %d", size)
+	}
+	if size > MaxFileSize {
+		return Errorf(syscall.EFBIG, "no file is larger than %d bytes", int64(MaxFileSize))
+	}
+	if size < f.size.Load() {
+		return f.shrink(size)
+	}
+	if err := f.enter(true); err != nil {
+		return err
+	}
+	err := f.growLocked(size)
+	f.vm.barrier.RUnlock()
+	if err != nil || !f.isLinked() {
+		return err
+	}
+	return f.Flush(false)
+}
+
+// shrink cuts the file off.
+//
+// What is written and stays is flushed, the cut committed with the size, and only then shown: a crash before the
+// commit leaves the old file, one after it the new, with blocks behind the cut that do not count (Void) and are
+// cleared by the next start.
+func (f *File) shrink(size int64) error {
+	if err := f.Flush(true); err != nil { // most of it, while guests go on
+		return err
+	}
+	f.vm.sealing.RLock()
+	defer f.vm.sealing.RUnlock()
+	if g := f.voiding.Load(); g != nil {
+		<-*g
+	}
+	st := f.state.Load()
+	w := st.head.writer()
+	w.flushing.Lock()
+	defer w.flushing.Unlock()
+	f.vm.barrier.Lock()
+	defer f.vm.barrier.Unlock()
+	old := f.size.Load()
+	if size >= old {
+		return f.growLocked(size)
+	}
+	if err := f.zeroPart(size, min(old, (size+blockSize-1)&^(blockSize-1))); err != nil {
+		return err
+	}
+	if err := f.flushLocked(st.head, w, true); err != nil {
+		return err
+	}
+	cut := uint64(size+blockSize-1) / blockSize
+	if err := f.commitCut(st.head, cut, size); err != nil {
+		return err
+	}
+	f.showCut(st, w, cut, size)
+	return nil
+}
+
+func (f *File) commitCut(head *layer, cut uint64, size int64) error {
+	if !f.isLinked() {
+		return nil
+	}
+	meta := f.meta()
+	meta.size = size
+	meta.allocated = min(meta.allocated, int64((size+blockSize-1)/blockSize))
+	return f.vm.store.update(func(tx *blockmap.Tx) error {
+		err := edit(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.setMeta(meta) })
+		if err != nil {
+			return err
+		}
+		return edit(tx, catalogKey(tableLayer, head.id), func(r *layerRecord) {
+			if r.Cut == nil || cut < *r.Cut {
+				r.Cut = &cut
+			}
+			r.Void = true
+		})
+	})
+}
+
+// showCut shows the cut, within the exclusive barrier, and starts clearing behind it.
+func (f *File) showCut(st *fileState, w *headState, cut uint64, size int64) {
+	s := f.vm.store
+	s.tree.Lock()
+	s.tree.cutLocked(st.head, cut)
+	st.head.void = true
+	s.tree.Unlock()
+	w.dirty.Truncate(cut)
+	st.chain.SetChain(s.tree.chain(st.head))
+	st.chain.InvalidateFrom(cut)
+	f.size.Store(size)
+	w.saved = f.meta()
+	f.voiding.Store(newGate())
+	s.work.Go(func() { f.clearVoid(st.head) })
+}
+
+// clearVoid clears the head's own blocks behind its cut. Nothing is written to the file before that is done, so that
+// from then on what the head has there was written after the shrink.
+//
+// A crash on the way leaves Void set, and the next start goes on.
+func (f *File) clearVoid(head *layer) {
+	defer func() { close(*f.voiding.Swap(nil)) }()
+	s := f.vm.store
+	s.tree.RLock()
+	cut := head.cut
+	s.tree.RUnlock()
+	if err := s.clearFrom(head, cut); err != nil {
+		s.opts.Event(f.vm.Name(), "shrink-failed", "file", f.Name(), "error", err.Error())
+		f.broken.Store(true) // what was cut off could show again through a write there
+		head.writer().failed.Store(true)
+		return
+	}
+	f.allocated.Store(f.count())
+	if head.hasFile.Load() {
+		s.epochs.wait()
+		slot := s.epochs.enter()
+		if fd, err := s.data.open(head, false); err == nil {
+			_ = punchHole(fd, int64(cut)*blockSize, MaxFileSize-int64(cut)*blockSize) // what stays takes room, no more
+		}
+		s.epochs.leave(slot)
+	}
+	s.tree.Lock()
+	head.void = false
+	s.tree.Unlock()
+	st := f.state.Load()
+	st.chain.SetChain(s.tree.chain(st.head))
+	st.chain.InvalidateFrom(cut)
+}
+
+// clearFrom clears a layer's records from a block up, and its void mark with the last of them.
+func (s *Store) clearFrom(l *layer, cut uint64) error {
+	for done := false; !done; {
+		var cleared int64
+		err := s.update(func(tx *blockmap.Tx) error {
+			cleared = 0
+			regions, err := touchedFrom(tx, l, cut/blockmap.RegionBlocks, s.index.MaxTx()/1024)
+			if err != nil {
+				return err
+			}
+			changed := 0
+			for _, region := range regions {
+				n, ok, err := clearRegion(tx, l, region, cut)
+				if err != nil {
+					return err
+				}
+				cleared += n
+				if ok {
+					changed++
+				}
+			}
+			done = changed == 0
+			return edit(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) {
+				r.Blocks -= cleared
+				r.Void = !done
+			})
+		})
+		if err != nil {
+			return err
+		}
+		l.blocks.Add(-cleared)
+	}
+	return nil
+}
+
+// touchedFrom lists up to max regions from first up in which the layer has records.
+func touchedFrom(tx *blockmap.Tx, l *layer, first uint64, max int) ([]uint64, error) {
+	var regions []uint64
+	err := tx.Scan(catalogKey(tableTouched, l.id), func(key, _ []byte) error {
+		if len(key) != 17 {
+			return Errorf(syscall.EIO, "index key %x has a wrong length", key)
+		}
+		if region := binary.BigEndian.Uint64(key[9:]); region >= first {
+			regions = append(regions, region)
+		}
+		if len(regions) >= max {
+			return errEnough
+		}
+		return nil
+	})
+	if err == errEnough {
+		err = nil
+	}
+	return regions, err
+}
+
+var errEnough = Errorf(syscall.EIO, "enough")
+
+// clearRegion clears what the layer says of blocks from cut up, and returns how many blocks of data those were, and
+// whether there was anything.
+func clearRegion(tx *blockmap.Tx, l *layer, region, cut uint64) (data int64, any bool, err error) {
+	r, err := tx.Record(l.lineage.id, region, l.id)
+	if err != nil {
+		return 0, false, err
+	}
+	from := 0
+	if base := region * blockmap.RegionBlocks; cut > base {
+		from = int(min(cut-base, blockmap.RegionBlocks))
+	}
+	before, held := r, r.Data.Count()
+	r.Data.ClearRange(from, blockmap.RegionBlocks)
+	r.Zero.ClearRange(from, blockmap.RegionBlocks)
+	if r == before {
+		return 0, false, nil
+	}
+	putRecord(tx, l, region, before.Empty(), &r)
+	return int64(held - r.Data.Count()), true, nil
+}
+
+// count counts the blocks of the file that read as data.
+func (f *File) count() int64 {
+	m, size := f.state.Load().chain.Map, f.size.Load()
+	var blocks int64
+	for off := int64(0); off < size; {
+		owner, n, err := run(m, off, int(min(size-off, blockmap.RegionSize)), true)
+		if err != nil {
+			return f.allocated.Load()
+		}
+		if owner != 0 {
+			blocks += int64(n+blockSize-1) / blockSize
+		}
+		off += int64(n)
+	}
+	return blocks
+}

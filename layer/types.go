@@ -1,0 +1,157 @@
+package layer
+
+// The values that go in and out of the package.
+
+import (
+	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// Ids of the catalog. None is ever used again, and no two things of a store share one.
+type (
+	VMID       uint64
+	FileID     uint64
+	SnapshotID uint64
+	LayerID    = blockmap.LayerID
+)
+
+// Handle names one open of a file; who opens it chooses it.
+type Handle uint64
+
+// Options of a store; the zero value is useful.
+type Options struct {
+	Reserve      Reserve
+	MapMemory    int64 // bytes for maps in memory; 0: 256 MiB
+	MaxOpenFiles int   // data files open at once; 0: 4,096
+
+	// Event is told what happens, with alternating keys and values; vm is empty for what concerns the store.
+	// It may be nil, is called from any goroutine, and must not call back.
+	Event func(vm, event string, attrs ...any)
+}
+
+// EnsureDefaults fills in what was left out.
+func (o *Options) EnsureDefaults() {
+	if o.MapMemory <= 0 {
+		o.MapMemory = 256 << 20
+	}
+	if o.MaxOpenFiles <= 0 {
+		o.MaxOpenFiles = 4096
+	}
+	if o.Event == nil {
+		o.Event = func(string, string, ...any) {}
+	}
+}
+
+// Attr is what stat(2) shows. Size in bytes, Blocks in units of 512 bytes, Mode the permission bits.
+type Attr struct {
+	Size                int64
+	Blocks              uint64
+	Mode                uint32
+	UID, GID            uint32
+	Atime, Mtime, Ctime time.Time
+	Nlink               uint32
+}
+
+// SetAttr is what to change; nil leaves a thing as it is.
+type SetAttr struct {
+	Mode, UID, GID *uint32
+	Size           *int64
+	Atime, Mtime   *time.Time
+}
+
+// FileEntry is a VM's file under its name.
+type FileEntry struct {
+	Name string
+	File *File
+}
+
+// RenameFlags are those of renameat2(2).
+type RenameFlags uint32
+
+// What a rename does with a target that exists, beside replacing it.
+const (
+	RenameNoReplace RenameFlags = 1
+	RenameExchange  RenameFlags = 2
+)
+
+// Consistency labels: what a snapshot's disks are worth.
+const (
+	ConsistencyOff   = "off"   // no file was open for writing
+	ConsistencyCrash = "crash" // as after pulling the plug
+)
+
+// States of a snapshot.
+const (
+	StateSealing = "sealing"
+	StateReady   = "ready"
+)
+
+// FileInfo is a file as snapshots and status list it. Allocated: bytes that read as data, as du(1) counts.
+type FileInfo struct {
+	Name      string `json:"name"`
+	Size      int64  `json:"size"`
+	Allocated int64  `json:"allocated"`
+}
+
+// SnapshotInfo describes a snapshot.
+type SnapshotInfo struct {
+	Name        string     `json:"name"`
+	Parent      *string    `json:"parent"`
+	Created     time.Time  `json:"created"`
+	State       string     `json:"state"`
+	Consistency string     `json:"consistency"`
+	Memory      *int64     `json:"memory"`
+	Running     *bool      `json:"running"`
+	Description string     `json:"description"`
+	Warning     *string    `json:"warning"`
+	Excluded    []string   `json:"excluded"`
+	Files       []FileInfo `json:"files"`
+
+	Head   bool  `json:"-"` // the current state grew from it
+	Unique int64 `json:"-"` // bytes in its own layers
+}
+
+// CreateOptions of a snapshot. Files nil: all of the VM's.
+type CreateOptions struct {
+	Name, Description string
+	Files             []string
+}
+
+// RevertOptions: Discard keeps nothing of what is left behind, Force reverts under open files.
+// Files nil: all of the snapshot's.
+type RevertOptions struct {
+	Name           string
+	Discard, Force bool
+	Files          []string
+}
+
+// RevertResult is what a revert came to. Kept names the snapshot of what was left behind, if any; Reset says that
+// a file was open for writing, so that the guest must be reset now.
+type RevertResult struct {
+	Snapshot SnapshotInfo
+	Kept     string
+	Reset    bool
+}
+
+// VMStatus is how a VM stands. Virtual and Allocated in bytes.
+type VMStatus struct {
+	VM            string     `json:"vm"`
+	Head          *string    `json:"head"`
+	Preview       *string    `json:"preview"`
+	Files         []FileInfo `json:"files"`
+	Virtual       int64      `json:"virtual"`
+	Allocated     int64      `json:"allocated"`
+	GrowthPerHour int64      `json:"growth_per_hour"`
+	Compliant     bool       `json:"compliant"`
+	Reasons       []string   `json:"reasons"`
+}
+
+// Stats is how a store stands. Sizes in bytes; Total and Avail are those of its file system, Avail above the reserve.
+type Stats struct {
+	Layers, RetiredLayers    int
+	LayerBytes, ReclaimBytes int64
+	Free, Reserve            int64
+	Total, Avail             int64
+	OpenFiles                int
+}

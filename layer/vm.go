@@ -1,0 +1,375 @@
+package layer
+
+// VMs: directories of files, and the names in them.
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// VM is a virtual machine's directory: its files and its snapshots.
+type VM struct {
+	id    VMID
+	store *Store
+	name  string // guarded by Store.mu
+
+	op      sync.Mutex   // one namespace or snapshot operation at a time
+	sealing sync.RWMutex // shared by flushes, exclusive from the swap of heads until they are sealed
+	barrier sync.RWMutex // shared by every change to a file, exclusive for the instant of a swap
+
+	mu        sync.RWMutex // guards what follows
+	attr      attrRecord
+	files     map[string]*File
+	snapshots map[string]*Snapshot
+	head      SnapshotID
+	gone      bool
+	released  chan struct{} // closed and made anew whenever a handle goes
+}
+
+func newVM(s *Store, id VMID, name string, attr attrRecord) *VM {
+	return &VM{
+		id: id, store: s, name: name, attr: attr, files: make(map[string]*File),
+		snapshots: make(map[string]*Snapshot), released: make(chan struct{}),
+	}
+}
+
+// ID is the VM's catalog id.
+func (v *VM) ID() VMID { return v.id }
+
+// Name is the VM's present name.
+func (v *VM) Name() string {
+	v.store.mu.RLock()
+	defer v.store.mu.RUnlock()
+	return v.name
+}
+
+// Attr is the directory's.
+func (v *VM) Attr() Attr {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	a := v.attr.attr()
+	a.Nlink = 2
+	return a
+}
+
+func (r attrRecord) attr() Attr {
+	t := time.Unix(0, r.Mtime)
+	return Attr{Mode: r.Mode, UID: r.UID, GID: r.GID, Atime: t, Mtime: t, Ctime: t, Nlink: 1}
+}
+
+func (r *attrRecord) change(set SetAttr) {
+	if set.Mode != nil {
+		r.Mode = *set.Mode & 0o7777
+	}
+	if set.UID != nil {
+		r.UID = *set.UID
+	}
+	if set.GID != nil {
+		r.GID = *set.GID
+	}
+	if set.Mtime != nil {
+		r.Mtime = set.Mtime.UnixNano()
+	}
+}
+
+// SetAttr changes the directory's owner, mode and times, durably.
+func (v *VM) SetAttr(set SetAttr) (Attr, error) {
+	if set.Size != nil {
+		return Attr{}, Errorf(syscall.EISDIR, "VM %q is a directory", v.Name())
+	}
+	v.op.Lock()
+	defer v.op.Unlock()
+	v.mu.RLock()
+	attr := v.attr
+	v.mu.RUnlock()
+	attr.change(set)
+	err := v.store.update(func(tx *blockmap.Tx) error {
+		return edit(tx, catalogKey(tableVM, v.id), func(r *vmRecord) { r.Attr = attr })
+	})
+	if err != nil {
+		return Attr{}, err
+	}
+	v.mu.Lock()
+	v.attr = attr
+	v.mu.Unlock()
+	return v.Attr(), nil
+}
+
+// CreateVM makes a VM, durably; EEXIST, EINVAL.
+func (s *Store) CreateVM(name string, mode, uid, gid uint32) (*VM, error) {
+	if err := CheckName(NameVM, name); err != nil {
+		return nil, err
+	}
+	v := newVM(s, VMID(s.newID()), name, attrRecord{Mode: mode & 0o7777, UID: uid, GID: gid, Mtime: time.Now().UnixNano()})
+	v.op.Lock() // nobody does anything in it before it is durable
+	defer v.op.Unlock()
+	if err := s.reserveName(name, v); err != nil {
+		return nil, err
+	}
+	err := s.update(func(tx *blockmap.Tx) error {
+		put(tx, catalogKey(tableVM, v.id), vmRecord{Name: name, Attr: v.attr})
+		return s.putNext(tx)
+	})
+	if err != nil {
+		s.mu.Lock()
+		delete(s.vmsByName, name)
+		s.mu.Unlock()
+		return nil, err
+	}
+	s.vms.Store(v.id, v)
+	return v, nil
+}
+
+// reserveName takes a name for v while its creation is committed.
+func (s *Store) reserveName(name string, v *VM) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.vmsByName[name] != nil {
+		return Errorf(syscall.EEXIST, "there is a VM %q already", name)
+	}
+	s.vmsByName[name] = v
+	return nil
+}
+
+// RemoveVM removes a VM without files and snapshots; ENOTEMPTY.
+func (s *Store) RemoveVM(name string) error {
+	v, err := s.VM(name)
+	if err != nil {
+		return err
+	}
+	v.op.Lock()
+	defer v.op.Unlock()
+	if err := v.present(); err != nil {
+		return err
+	}
+	if err := v.empty(); err != nil {
+		return err
+	}
+	if err := s.update(func(tx *blockmap.Tx) error { tx.Delete(catalogKey(tableVM, v.id)); return nil }); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.gone = true
+	v.mu.Unlock()
+	s.mu.Lock()
+	delete(s.vmsByName, v.name)
+	s.mu.Unlock()
+	s.vms.Delete(v.id)
+	return nil
+}
+
+func (v *VM) empty() error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if len(v.files) > 0 || len(v.snapshots) > 0 {
+		return Errorf(syscall.ENOTEMPTY, "VM %q has %d files and %d snapshots; snapfs destroy removes them all", v.Name(), len(v.files), len(v.snapshots))
+	}
+	return nil
+}
+
+// present refuses operations on a VM that was removed while they waited.
+func (v *VM) present() error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.gone {
+		return Errorf(syscall.ENOENT, "the VM is gone")
+	}
+	return nil
+}
+
+// RenameVM renames a VM, durably. An empty VM of the new name is replaced, as rename(2) does, unless noReplace.
+func (s *Store) RenameVM(old, new string, noReplace bool) error {
+	if err := CheckName(NameVM, new); err != nil {
+		return err
+	}
+	v, err := s.VM(old)
+	if err != nil {
+		return err
+	}
+	if old == new {
+		return nil
+	}
+	if target, err := s.VM(new); err == nil {
+		if noReplace {
+			return Errorf(syscall.EEXIST, "there is a VM %q already", new)
+		}
+		if err := s.RemoveVM(target.Name()); err != nil {
+			return err
+		}
+	}
+	v.op.Lock()
+	defer v.op.Unlock()
+	if err := v.present(); err != nil {
+		return err
+	}
+	if err := s.reserveName(new, v); err != nil {
+		return err
+	}
+	err = s.update(func(tx *blockmap.Tx) error {
+		return edit(tx, catalogKey(tableVM, v.id), func(r *vmRecord) { r.Name = new })
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		delete(s.vmsByName, new)
+		return err
+	}
+	delete(s.vmsByName, old)
+	v.name = new
+	return nil
+}
+
+// Lookup finds a file by name; ENOENT.
+func (v *VM) Lookup(name string) (*File, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if f := v.files[name]; f != nil {
+		return f, nil
+	}
+	return nil, Errorf(syscall.ENOENT, "VM %q has no file %q", v.Name(), name)
+}
+
+// Files are all of them, by name.
+func (v *VM) Files() []FileEntry {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	files := make([]FileEntry, 0, len(v.files))
+	for name, f := range v.files {
+		files = append(files, FileEntry{Name: name, File: f})
+	}
+	slices.SortFunc(files, func(a, b FileEntry) int { return cmp.Compare(a.Name, b.Name) })
+	return files
+}
+
+// Create makes an empty file, durably, or finds the one that is there; EEXIST if it must not be.
+func (v *VM) Create(name string, mode, uid, gid uint32, excl bool) (f *File, created bool, err error) {
+	if err := CheckName(NameFile, name); err != nil {
+		return nil, false, err
+	}
+	v.op.Lock()
+	defer v.op.Unlock()
+	if err := v.present(); err != nil {
+		return nil, false, err
+	}
+	if f, err := v.Lookup(name); err == nil {
+		if excl {
+			return nil, false, Errorf(syscall.EEXIST, "VM %q has a file %q already", v.Name(), name)
+		}
+		return f, false, nil
+	}
+	f, err = v.create(name, attrRecord{Mode: mode & 0o7777, UID: uid, GID: gid, Mtime: time.Now().UnixNano()})
+	return f, err == nil, err
+}
+
+// create commits a file with a head in a lineage of its own, then shows it.
+func (v *VM) create(name string, attr attrRecord) (*File, error) {
+	s := v.store
+	id := FileID(s.newID())
+	head := s.newLayer(id, &lineage{id: lineageID(s.newID())})
+	record := fileRecord{VM: v.id, Name: name, Attr: attr, Head: head.id}
+	err := s.update(func(tx *blockmap.Tx) error {
+		put(tx, catalogKey(tableFile, id), record)
+		put(tx, catalogKey(tableLineage, head.lineage.id), lineageRecord{})
+		put(tx, catalogKey(tableLayer, head.id), head.record())
+		return s.putNext(tx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	f := newFile(v, id, record)
+	s.tree.Lock()
+	s.tree.lineages[head.lineage.id] = head.lineage
+	s.tree.addLocked(head)
+	s.tree.Unlock()
+	f.setHead(head, nil)
+	s.files.Store(id, f)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.files[name] = f
+	v.attr.Mtime = time.Now().UnixNano()
+	return f, nil
+}
+
+// Unlink takes a file's name away, durably. What it holds goes with its last close.
+func (v *VM) Unlink(name string) error {
+	v.op.Lock()
+	defer v.op.Unlock()
+	f, err := v.Lookup(name)
+	if err != nil {
+		return err
+	}
+	if err := v.store.update(func(tx *blockmap.Tx) error { tx.Delete(catalogKey(tableFile, f.id)); return nil }); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	delete(v.files, name)
+	v.attr.Mtime = time.Now().UnixNano()
+	v.mu.Unlock()
+	f.unlinked()
+	return nil
+}
+
+// Rename gives a file another name, durably. What had that name is unlinked, or swapped with RenameExchange.
+func (v *VM) Rename(old, new string, flags RenameFlags) error {
+	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
+		return Errorf(syscall.EINVAL, "rename flags %#x", uint32(flags))
+	}
+	if err := CheckName(NameFile, new); err != nil {
+		return err
+	}
+	v.op.Lock()
+	defer v.op.Unlock()
+	f, err := v.Lookup(old)
+	if err != nil {
+		return err
+	}
+	target, err := v.Lookup(new)
+	switch {
+	case flags == RenameExchange && err != nil:
+		return err
+	case flags == RenameNoReplace && err == nil:
+		return Errorf(syscall.EEXIST, "VM %q has a file %q already", v.Name(), new)
+	case target == f:
+		return nil
+	}
+	if err := v.commitRename(f, new, target, old, flags); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.files[new] = f
+	if flags == RenameExchange {
+		v.files[old] = target
+	} else {
+		delete(v.files, old)
+	}
+	v.attr.Mtime = time.Now().UnixNano()
+	v.mu.Unlock()
+	f.setName(new)
+	if flags == RenameExchange {
+		target.setName(old)
+	} else if target != nil {
+		target.unlinked()
+	}
+	return nil
+}
+
+func (v *VM) commitRename(f *File, new string, target *File, old string, flags RenameFlags) error {
+	rename := func(tx *blockmap.Tx, f *File, name string) error {
+		return edit(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.Name = name })
+	}
+	return v.store.update(func(tx *blockmap.Tx) error {
+		if err := rename(tx, f, new); err != nil || target == nil {
+			return err
+		}
+		if flags == RenameExchange {
+			return rename(tx, target, old)
+		}
+		tx.Delete(catalogKey(tableFile, target.id))
+		return nil
+	})
+}

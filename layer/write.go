@@ -1,0 +1,285 @@
+package layer
+
+// Writing: in place where the head owns the block, else the head takes it over first.
+
+import (
+	"sync"
+	"syscall"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// Write writes all of p at off, or returns an error. What it wrote survives a power loss after the next Flush.
+// With wait=false it returns ErrWait rather than wait for a snapshot, a shrink or the index.
+func (f *File) Write(p []byte, off int64, wait bool) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if off < 0 || off > MaxFileSize-int64(len(p)) {
+		return 0, Errorf(syscall.EFBIG, "%s: no file is larger than %d bytes", f, int64(MaxFileSize))
+	}
+	if err := f.enter(wait); err != nil {
+		return 0, err
+	}
+	defer f.vm.barrier.RUnlock()
+	if end := off + int64(len(p)); end > f.size.Load() {
+		if err := f.lockGrowth(wait); err != nil {
+			return 0, err
+		}
+		defer f.extending.Unlock()
+		if err := f.grow(off); err != nil {
+			return 0, err
+		}
+	}
+	if err := f.writeAt(p, off, wait); err != nil {
+		return 0, err
+	}
+	f.touch()
+	return len(p), nil
+}
+
+// lockGrowth keeps others from changing the size: writes past the end run one at a time.
+func (f *File) lockGrowth(wait bool) error {
+	if wait {
+		f.extending.Lock()
+	} else if !f.extending.TryLock() {
+		return ErrWait
+	}
+	return nil
+}
+
+// grow makes the file at least size long, with zeros. A crash may have left something behind the end in the last
+// block: it is written over before it can show. The caller holds extending.
+func (f *File) grow(size int64) error {
+	old := f.size.Load()
+	if size <= old {
+		return nil
+	}
+	if tail := min(size, (old+blockSize-1)&^(blockSize-1)); tail > old {
+		owner, _, err := run(f.state.Load().chain.Map, old, int(tail-old), true)
+		if err != nil {
+			return err
+		}
+		if owner != 0 {
+			if err := f.writeAt(make([]byte, tail-old), old, true); err != nil {
+				return err
+			}
+		}
+	}
+	f.extend(size)
+	return nil
+}
+
+// extend grows the size. Where end is past it, the caller holds extending.
+func (f *File) extend(end int64) {
+	if end > f.size.Load() {
+		f.size.Store(end)
+	}
+}
+
+// enter takes the barrier, shared. Blocks that a shrink cut off are cleared before anything is written.
+func (f *File) enter(wait bool) error {
+	for {
+		if !wait {
+			if !f.vm.barrier.TryRLock() {
+				return ErrWait
+			}
+		} else {
+			f.vm.barrier.RLock()
+		}
+		g := f.voiding.Load()
+		if g == nil && !f.broken.Load() {
+			return nil
+		}
+		f.vm.barrier.RUnlock()
+		if g == nil {
+			return Errorf(syscall.EIO, "%s: a shrink could not be finished; mount the store again", f)
+		}
+		if !wait {
+			return ErrWait
+		}
+		<-*g
+	}
+}
+
+// writeAt is Write within the barrier.
+func (f *File) writeAt(p []byte, off int64, wait bool) error {
+	s, st := f.vm.store, f.state.Load()
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	end := off + int64(len(p))
+	for len(p) > 0 {
+		owner, n, err := run(st.chain.Map, off, len(p), wait)
+		if err != nil {
+			return err
+		}
+		if owner == st.head.id {
+			err = s.writeRun(st.head, p[:n], off)
+		} else {
+			n = f.untaken(st, off, n, len(p))
+			err = f.take(st, p[:n], off)
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	f.extend(end)
+	return nil
+}
+
+// writeRun writes blocks that the head owns.
+func (s *Store) writeRun(head *layer, p []byte, off int64) error {
+	fd, err := s.data.open(head, true)
+	if err != nil {
+		return err
+	}
+	err = writeBlocks(fd, head, p, off)
+	// After the write: a flush that clears it before syncs too early for this one.
+	if w := head.writer(); !w.unsynced.Load() {
+		w.unsynced.Store(true)
+	}
+	return err
+}
+
+// untaken stretches a run of n bytes at off that the head does not own by what follows and it does not own either,
+// so that a large write over many layers is one pwrite.
+func (f *File) untaken(st *fileState, off int64, n, max int) int {
+	for n < max {
+		owner, more, err := run(st.chain.Map, off+int64(n), max-n, false)
+		if err != nil || owner == st.head.id {
+			break
+		}
+		n += more
+	}
+	return n
+}
+
+// take makes the head the owner of the blocks that p at off touches, with p in them.
+func (f *File) take(st *fileState, p []byte, off int64) error {
+	for len(p) > 0 {
+		// A region at a time, so that no lock is asked for twice.
+		n := min(len(p), int(blockmap.RegionSize-off%blockmap.RegionSize))
+		if err := f.takeRegion(st, p[:n], off); err != nil {
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+func (f *File) takeRegion(st *fileState, p []byte, off int64) error {
+	unlock := f.lockBlocks(uint64(off)/blockSize, uint64(off+int64(len(p))-1)/blockSize)
+	defer unlock()
+	for len(p) > 0 {
+		// Again, now that nobody else can take them.
+		owner, n, err := run(st.chain.Map, off, len(p), true)
+		if err != nil {
+			return err
+		}
+		if owner == st.head.id {
+			err = f.vm.store.writeRun(st.head, p[:n], off)
+		} else {
+			n, err = f.takeRun(st, owner, p[:n], off)
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// lockBlocks keeps others from taking over blocks first to last, which lie in one region, and returns what lets them.
+func (f *File) lockBlocks(first, last uint64) (unlock func()) {
+	from, to := first/64%stripes, last/64%stripes
+	lock := func(from, to uint64, op func(*sync.Mutex)) {
+		for i := from; i <= to; i++ {
+			op(&f.stripes[i])
+		}
+	}
+	each := func(op func(*sync.Mutex)) {
+		if from <= to {
+			lock(from, to, op)
+			return
+		}
+		lock(0, to, op) // rising, whatever the blocks' order
+		lock(from, stripes-1, op)
+	}
+	each((*sync.Mutex).Lock)
+	return func() { each((*sync.Mutex).Unlock) }
+}
+
+// takeRun takes over blocks of one owner, or of none, and returns how many bytes of p it wrote: whole blocks first to
+// last, or a part of a single one, which is merged with what the block showed.
+//
+// The data is in the page cache before the bit is set, and a bit is only set for a wholly written block: whoever sees
+// the new owner sees the data.
+func (f *File) takeRun(st *fileState, owner LayerID, p []byte, off int64) (int, error) {
+	s := f.vm.store
+	var err error
+	n := len(p) &^ (blockSize - 1)
+	if off%blockSize != 0 || n == 0 {
+		n = min(len(p), int(blockSize-off%blockSize))
+		err = f.takePart(st, owner, p[:n], off)
+	} else if err = s.space.take(int64(n)); err == nil {
+		err = s.writeRun(st.head, p[:n], off)
+	}
+	if err != nil {
+		return 0, err
+	}
+	first := uint64(off) / blockSize
+	last := uint64(off+int64(n)-1) / blockSize
+	f.extend(off + int64(n)) // before the blocks: see beginFlush
+	f.own(st, owner, first, last+1)
+	return n, nil
+}
+
+// takePart writes a whole block that is p in the part that p covers, and as before in the rest.
+func (f *File) takePart(st *fileState, owner LayerID, p []byte, off int64) error {
+	s := f.vm.store
+	if err := s.space.take(blockSize); err != nil {
+		return err
+	}
+	buf := blockPool.Get().(*[blockSize]byte)
+	defer blockPool.Put(buf)
+	start := off &^ (blockSize - 1)
+	if err := s.readRun(owner, buf[:], start, true); err != nil {
+		return err
+	}
+	copy(buf[off-start:], p)
+	return s.writeRun(st.head, buf[:], start)
+}
+
+var blockPool = sync.Pool{New: func() any { return new([blockSize]byte) }}
+
+// own notes that the head holds blocks from up to, not including, to of one region, which were owner's.
+func (f *File) own(st *fileState, owner LayerID, from, to uint64) {
+	region, w := from/blockmap.RegionBlocks, st.head.writer()
+	base := region * blockmap.RegionBlocks
+	st.chain.LockRegion(region)
+	w.dirty.Set(region, blockmap.KindData, int(from-base), int(to-base))
+	st.chain.Set(region, int(from-base), int(to-base), st.head.id)
+	st.chain.UnlockRegion(region)
+	st.head.blocks.Add(int64(to - from))
+	if owner == 0 {
+		f.allocated.Add(int64(to - from))
+		return
+	}
+	f.vm.store.covered(w, owner, region)
+}
+
+// covered takes note that a head has something over another layer: if that is retired by the time it is committed,
+// the layer may have something to give back.
+func (s *Store) covered(w *headState, owner LayerID, region uint64) {
+	lay := s.tree.layer(owner)
+	if lay == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.covered == nil {
+		w.covered = make(map[layerRegion]struct{})
+	}
+	w.covered[layerRegion{lay, region}] = struct{}{}
+}

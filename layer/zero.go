@@ -1,0 +1,214 @@
+package layer
+
+// Discard, write-zeroes and allocation: changes that hold no data.
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// Discard makes n bytes from off read as zeros and gives back what the head held of them, without changing the size.
+func (f *File) Discard(off, n int64) error {
+	return f.zero(off, n, true)
+}
+
+// Zero makes n bytes from off read as zeros. Unless keepSize, the file grows to hold them.
+func (f *File) Zero(off, n int64, keepSize bool) error {
+	return f.zero(off, n, keepSize)
+}
+
+func (f *File) zero(off, n int64, keepSize bool) error {
+	if err := checkRange(off, n); err != nil {
+		return err
+	}
+	if err := f.enter(true); err != nil {
+		return err
+	}
+	defer f.vm.barrier.RUnlock()
+	end := off + n
+	if size := f.size.Load(); end > size {
+		if !keepSize {
+			if err := f.growLocked(end); err != nil {
+				return err
+			}
+		}
+		// Past the end there is nothing, but the last block goes on to where it ends.
+		end = min(end, (size+blockSize-1)&^(blockSize-1))
+	}
+	for off < end {
+		n := min(end-off, blockmap.RegionSize-off%blockmap.RegionSize)
+		if err := f.zeroRegion(off, n); err != nil {
+			return err
+		}
+		off += n
+	}
+	f.touch()
+	return nil
+}
+
+func checkRange(off, n int64) error {
+	if off < 0 || n <= 0 {
+		return Errorf(syscall.EINVAL, "a range of %d bytes at %d", n, off)
+	}
+	if off > MaxFileSize-n {
+		return Errorf(syscall.EFBIG, "no file is larger than %d bytes", int64(MaxFileSize))
+	}
+	return nil
+}
+
+// zeroRegion zeroes a range within one region: parts of blocks by writing zeros, whole ones in the map.
+func (f *File) zeroRegion(off, n int64) error {
+	end := off + n
+	first, last := (off+blockSize-1)/blockSize, end/blockSize
+	if first > last { // within one block
+		return f.zeroPart(off, end)
+	}
+	if err := f.zeroPart(off, first*blockSize); err != nil {
+		return err
+	}
+	if err := f.zeroPart(last*blockSize, end); err != nil {
+		return err
+	}
+	if first == last {
+		return nil
+	}
+	return f.zeroBlocks(uint64(first), uint64(last))
+}
+
+// zeroPart zeroes a part of one block, if there is anything in it. Past the end of the file there never is.
+func (f *File) zeroPart(from, to int64) error {
+	if to = min(to, f.size.Load()); from >= to {
+		return nil
+	}
+	owner, _, err := run(f.state.Load().chain.Map, from, int(to-from), true)
+	if err != nil || owner == 0 {
+		return err
+	}
+	return f.writeAt(make([]byte, to-from), from, true)
+}
+
+// zeroBlocks makes blocks from up to, not including, to of one region read as zeros. A zero bit is kept only where
+// something below has data. What the head held is punched out after the bits are committed.
+func (f *File) zeroBlocks(from, to uint64) error {
+	st, region := f.state.Load(), from/blockmap.RegionBlocks
+	base := region * blockmap.RegionBlocks
+	unlock := f.lockBlocks(from, to-1)
+	defer unlock()
+	below, err := f.shownBelow(st, region)
+	if err != nil {
+		return err
+	}
+	for from < to {
+		owner, n, err := run(st.chain.Map, int64(from*blockSize), int((to-from)*blockSize), true)
+		if err != nil {
+			return err
+		}
+		blocks := uint64(n / blockSize)
+		if owner != 0 {
+			f.disown(st, owner, below, region, int(from-base), int(from+blocks-base))
+		}
+		from += blocks
+	}
+	return nil
+}
+
+// shownBelow says which blocks of a region would have data without the head.
+func (f *File) shownBelow(st *fileState, region uint64) (*blockmap.Bitmap, error) {
+	s := f.vm.store
+	below := &blockmap.Bitmap{}
+	chain := s.tree.chainBelow(st.head)
+	if chain == nil {
+		return below, nil
+	}
+	var owners blockmap.Owners
+	deltas := st.chain.overlay(region)
+	if len(deltas) > 0 && deltas[0].Layer == st.head.id {
+		deltas = deltas[1:]
+	}
+	if err := s.index.Resolve(chain, region, deltas, &owners); err != nil {
+		return nil, Errorf(syscall.EIO, "load the map: %w", err)
+	}
+	for i, owner := range owners {
+		if owner != 0 {
+			below.Set(i)
+		}
+	}
+	return below, nil
+}
+
+// disown notes that blocks of a region, which were owner's, read as zeros now.
+func (f *File) disown(st *fileState, owner LayerID, below *blockmap.Bitmap, region uint64, from, to int) {
+	w := st.head.writer()
+	st.chain.LockRegion(region)
+	for i := from; i < to; {
+		kind, next := blockmap.KindNone, below.Next(i)
+		if next == i {
+			kind, next = blockmap.KindZero, below.NextClear(i)
+		}
+		next = min(next, to)
+		w.dirty.Set(region, kind, i, next)
+		i = next
+	}
+	st.chain.Set(region, from, to, 0)
+	st.chain.UnlockRegion(region)
+	f.allocated.Add(int64(from - to))
+	if owner != st.head.id {
+		f.vm.store.covered(w, owner, region)
+		return
+	}
+	st.head.blocks.Add(int64(from - to))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.punch == nil {
+		w.punch = make(map[uint64]*blockmap.Bitmap)
+	}
+	if w.punch[region] == nil {
+		w.punch[region] = &blockmap.Bitmap{}
+	}
+	w.punch[region].SetRange(from, to)
+}
+
+// Allocate reserves room for n bytes from off in the head. Unless keepSize, the file grows to hold them. The room is
+// the head's: a snapshot leaves it behind.
+func (f *File) Allocate(off, n int64, keepSize bool) error {
+	if err := checkRange(off, n); err != nil {
+		return err
+	}
+	if err := f.enter(true); err != nil {
+		return err
+	}
+	defer f.vm.barrier.RUnlock()
+	s, head := f.vm.store, f.state.Load().head
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	if err := s.space.take(n); err != nil {
+		return err
+	}
+	fd, err := s.data.open(head, true)
+	if err != nil {
+		return err
+	}
+	from, to := off&^(blockSize-1), (off+n+blockSize-1)&^(blockSize-1)
+	err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+	// A file system that can't reserve takes each block as it comes.
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return hostError("allocate in data file", head, err)
+	}
+	if !keepSize {
+		if err := f.growLocked(off + n); err != nil {
+			return err
+		}
+	}
+	f.touch()
+	return nil
+}
+
+func (f *File) growLocked(size int64) error {
+	f.extending.Lock()
+	defer f.extending.Unlock()
+	return f.grow(size)
+}
