@@ -28,3 +28,5 @@ require (
 	google.golang.org/protobuf v1.36.7
 	pgregory.net/rapid v1.3.0
 )
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect

@@ -199,13 +199,13 @@ func (s *server) seek(n node, in *fuse.LseekIn) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		return f.Seek(int64(in.Offset), hole)
+		return f.FindExtent(int64(in.Offset), hole)
 	case kindView:
 		view, err := s.store.ViewByID(n.layerID())
 		if err != nil {
 			return 0, err
 		}
-		return view.Seek(int64(in.Offset), hole)
+		return view.FindExtent(int64(in.Offset), hole)
 	}
 	return 0, layer.Errorf(syscall.EINVAL, "no file with data and holes")
 }
