@@ -141,8 +141,10 @@ func (m *Map) Close() { m.invalidate(0, true) }
 func (m *Map) invalidate(from uint64, closed bool) {
 	for i := range m.locks {
 		m.locks[i].Lock()
-		defer m.locks[i].Unlock()
 	}
 	m.closed = m.closed || closed
 	m.cache.drop(m, from, m.dir.regions())
+	for i := range m.locks {
+		m.locks[i].Unlock()
+	}
 }

@@ -1,0 +1,90 @@
+package blockmap
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestDirty runs random changes, commits and failed commits of one layer, and after every step what the index has plus what
+// Dirty has must be what was set.
+func TestDirty(t *testing.T) {
+	const regions = 3
+	rapid.Check(t, func(t *rapid.T) {
+		var d Dirty
+		var index [regions]Record // what is committed
+		var model [regions]kinds
+		var taken map[uint64]*Delta
+		begun := false
+		t.Repeat(map[string]func(*rapid.T){
+			"set": func(t *rapid.T) {
+				region := rapid.Uint64Range(0, regions-1).Draw(t, "region")
+				for _, c := range drawChanges(t, "changes") {
+					d.Set(region, c.kind, c.from, c.to)
+					model[region].change([]change{c})
+				}
+			},
+			"begin": func(t *rapid.T) {
+				if begun {
+					require.Panics(t, func() { d.Begin() })
+					t.Skip("begun")
+				}
+				taken, begun = d.Begin(), true
+			},
+			"end": func(t *rapid.T) {
+				if !begun {
+					require.Panics(t, func() { d.End(true) })
+					t.Skip("not begun")
+				}
+				committed := rapid.Bool().Draw(t, "committed")
+				if committed {
+					for region, delta := range taken {
+						delta.Apply(&index[region])
+					}
+				}
+				d.End(committed)
+				begun = false
+			},
+			"": func(t *rapid.T) {
+				dirty := 0
+				for region := range uint64(regions) {
+					r := index[region]
+					delta, ok := d.Delta(region)
+					require.Equal(t, ok, !delta.Empty())
+					if ok {
+						dirty++
+					}
+					delta.Apply(&r)
+					require.Equal(t, model[region], kindsOf(&r))
+				}
+				require.Equal(t, dirty, d.Regions())
+				require.Equal(t, dirty == 0, d.Empty())
+			},
+		})
+	})
+}
+
+// What Begin returned is read without a lock while others go on setting: the race detector watches.
+func TestDirtyTakenIsImmutable(t *testing.T) {
+	var d Dirty
+	d.Set(1, KindData, 0, 10)
+	taken := d.Begin()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := range RegionBlocks {
+			d.Set(1, KindZero, i, i+1)
+			d.Delta(1)
+		}
+	})
+	for range 100 {
+		require.Equal(t, 10, taken[1].Data.Count())
+		require.True(t, taken[1].Zero.Empty())
+	}
+	wg.Wait()
+	d.End(false)
+	delta, ok := d.Delta(1)
+	require.True(t, ok)
+	require.True(t, delta.Zero.Full(), "what came since wins over what is put back")
+}
