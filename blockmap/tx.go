@@ -84,6 +84,11 @@ func (t *Tx) Scan(prefix []byte, fn func(key, value []byte) error) error {
 	return t.scan(prefix, prefix, fn)
 }
 
+// ScanFrom is Scan from a key on, which begins with prefix.
+func (t *Tx) ScanFrom(prefix, from []byte, fn func(key, value []byte) error) error {
+	return t.scan(prefix, from, fn)
+}
+
 // scan is Scan from a key on that begins with prefix.
 func (t *Tx) scan(prefix, from []byte, fn func(key, value []byte) error) error {
 	buffered := t.buffered(string(prefix), string(from))

@@ -94,31 +94,3 @@ func readCached(fd int, p []byte, off int64) error {
 	}
 	return nil
 }
-
-// FindExtent finds the next data (hole false) or hole at or after off; ENXIO past the last data, or past the end.
-func (f *File) FindExtent(off int64, hole bool) (int64, error) {
-	return f.vm.store.seek(f.state.Load().chain.Map, f.size.Load(), off, hole)
-}
-
-var errNoData = Errorf(syscall.ENXIO, "nothing but a hole from there to the end")
-
-func (s *Store) seek(m *blockmap.Map, size, off int64, hole bool) (int64, error) {
-	if off < 0 || off >= size {
-		return 0, errNoData
-	}
-	for off < size {
-		// A region at a time: a chain that was never touched there is one lookup.
-		owner, n, err := run(m, off, int(min(size-off, blockmap.RegionSize)), true)
-		if err != nil {
-			return 0, err
-		}
-		if (owner == 0) == hole {
-			return off, nil
-		}
-		off += int64(n)
-	}
-	if hole {
-		return size, nil
-	}
-	return 0, errNoData
-}

@@ -3,11 +3,9 @@ package layer
 // Reclaim: giving back, in the background, what of retired layers nobody sees any more.
 
 import (
-	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -500,10 +498,7 @@ func (r *reclaimer) leaveIfEmpty(l *layer) error {
 	return s.update(func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tableUnlink, l.id))
 		return tx.Scan(catalogKey(tablePunch, l.id), func(key, _ []byte) error {
-			if binary.BigEndian.Uint64(key[1:]) != uint64(l.id) {
-				return Errorf(syscall.EIO, "index key %x is out of place", key)
-			}
-			tx.Delete(append([]byte(nil), key...))
+			tx.Delete(key)
 			return nil
 		})
 	})

@@ -3,7 +3,7 @@ package layer
 // Truncating: a shrink is one record, a cut from which up nothing below shows; clearing what lay there follows.
 
 import (
-	"encoding/binary"
+	"errors"
 	"syscall"
 
 	"github.com/snapfs/snapfs/blockmap"
@@ -122,7 +122,9 @@ func (f *File) clearVoid(head *layer) {
 		head.writer().failed.Store(true)
 		return
 	}
-	f.allocated.Store(f.count())
+	if blocks, err := f.count(); err == nil {
+		f.allocated.Store(blocks)
+	}
 	if head.hasFile.Load() {
 		s.epochs.wait()
 		slot := s.epochs.enter()
@@ -177,25 +179,23 @@ func (s *Store) clearFrom(l *layer, cut uint64) error {
 // touchedFrom lists up to max regions from first up in which the layer has records.
 func touchedFrom(tx *blockmap.Tx, l *layer, first uint64, max int) ([]uint64, error) {
 	var regions []uint64
-	err := tx.Scan(catalogKey(tableTouched, l.id), func(key, _ []byte) error {
-		if len(key) != 17 {
-			return Errorf(syscall.EIO, "index key %x has a wrong length", key)
-		}
-		if region := binary.BigEndian.Uint64(key[9:]); region >= first {
-			regions = append(regions, region)
-		}
+	from := regionKey(tableTouched, l.id, first)
+	err := tx.ScanFrom(catalogKey(tableTouched, l.id), from, func(key, _ []byte) error {
 		if len(regions) >= max {
 			return errEnough
 		}
-		return nil
+		region, err := keyID(key, 1)
+		regions = append(regions, region)
+		return err
 	})
-	if err == errEnough {
+	if errors.Is(err, errEnough) {
 		err = nil
 	}
 	return regions, err
 }
 
-var errEnough = Errorf(syscall.EIO, "enough")
+// errEnough ends a scan that has found what it was to find.
+var errEnough = errors.New("enough")
 
 // clearRegion clears what the layer says of blocks from cut up, and returns how many blocks of data those were, and
 // whether there was anything.
@@ -216,21 +216,4 @@ func clearRegion(tx *blockmap.Tx, l *layer, region, cut uint64) (data int64, any
 	}
 	putRecord(tx, l, region, before.Empty(), &r)
 	return int64(held - r.Data.Count()), true, nil
-}
-
-// count counts the blocks of the file that read as data.
-func (f *File) count() int64 {
-	m, size := f.state.Load().chain.Map, f.size.Load()
-	var blocks int64
-	for off := int64(0); off < size; {
-		owner, n, err := run(m, off, int(min(size-off, blockmap.RegionSize)), true)
-		if err != nil {
-			return f.allocated.Load()
-		}
-		if owner != 0 {
-			blocks += int64(n+blockSize-1) / blockSize
-		}
-		off += int64(n)
-	}
-	return blocks
 }

@@ -134,15 +134,6 @@ func (w *View) Read(p []byte, off int64, wait bool) (int, error) {
 	return w.snap.vm.store.read(chain.Map, w.entry.Size, p, off, wait)
 }
 
-// FindExtent is File.FindExtent for what the snapshot shows.
-func (w *View) FindExtent(off int64, hole bool) (int64, error) {
-	chain := w.chain.Load()
-	if chain == nil {
-		return 0, Errorf(syscall.EBADF, "file %q of a snapshot is not open", w.entry.Name)
-	}
-	return w.snap.vm.store.seek(chain.Map, w.entry.Size, off, hole)
-}
-
 // inUseLocked says whether a file of the snapshot is open. The caller holds VM.mu.
 func (n *Snapshot) inUseLocked() bool {
 	for _, e := range n.Files {

@@ -12,6 +12,9 @@ import (
 	"github.com/snapfs/snapfs/blockmap"
 )
 
+// maxFiles is how many files a VM can have: a snapshot lists them all in one record.
+const maxFiles = 2000
+
 // VM is a virtual machine's directory: its files and its snapshots.
 type VM struct {
 	id    VMID
@@ -261,6 +264,9 @@ func (v *VM) Create(name string, mode, uid, gid uint32, excl bool) (f *File, cre
 			return nil, false, Errorf(syscall.EEXIST, "VM %q has a file %q already", v.Name(), name)
 		}
 		return f, false, nil
+	}
+	if len(v.Files()) >= maxFiles {
+		return nil, false, Errorf(syscall.ENOSPC, "VM %q has %d files already, and a VM has no more", v.Name(), maxFiles)
 	}
 	f, err = v.create(name, attrRecord{Mode: mode & 0o7777, UID: uid, GID: gid, Mtime: time.Now().UnixNano()})
 	return f, err == nil, err

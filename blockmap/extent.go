@@ -1,0 +1,48 @@
+package blockmap
+
+// This file finds where in a sparse disk there is anything at all, without looking at each region.
+
+import (
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// NextRegion returns the first region from region up in which some layer of the chain may say something, as far as it is
+// committed; ok is false if there is none. It costs a seek for each lineage of the chain.
+func (x *Index) NextRegion(c *Chain, region uint64) (next uint64, ok bool, err error) {
+	err = x.View(func(t *Tx) error {
+		it := t.base.NewIterator(badger.IteratorOptions{})
+		defer it.Close()
+		for _, s := range c.Segments {
+			prefix := lineageKey(nil, s.Lineage)
+			it.Seek(regionKey(nil, s.Lineage, region))
+			if !it.ValidForPrefix(prefix) {
+				continue
+			}
+			found, _, err := parseRecordKey(it.Item().Key())
+			if err != nil {
+				return fmt.Errorf("find the next region: %w", err)
+			}
+			if !ok || found < next {
+				next, ok = found, true
+			}
+		}
+		return nil
+	})
+	return next, ok, err
+}
+
+// NextRegion returns the first region from region up in which something is uncommitted; ok is false if there is none.
+func (d *Dirty) NextRegion(region uint64) (next uint64, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, generation := range []map[uint64]*Delta{d.current, d.committing} {
+		for r := range generation {
+			if r >= region && (!ok || r < next) {
+				next, ok = r, true
+			}
+		}
+	}
+	return next, ok
+}
