@@ -188,7 +188,7 @@ func (s *server) setAttr(n node, in *fuse.SetAttrIn) error {
 	case kindSnapshot, kindView:
 		return errReadOnly
 	case kindRoot, kindSnapDir:
-		return layer.Errorf(syscall.EPERM, "this directory's attributes are not its own")
+		return s.setFixed(n, in)
 	case kindControl:
 		if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
 			return errControl
@@ -213,6 +213,22 @@ func (s *server) setAttr(n node, in *fuse.SetAttrIn) error {
 	}
 	_, err = f.SetAttr(change)
 	return err
+}
+
+// setFixed is for directories whose attributes follow from others: they may be set to what they are.
+func (s *server) setFixed(n node, in *fuse.SetAttrIn) error {
+	is, err := s.nodeAttr(n)
+	if err != nil {
+		return err
+	}
+	mode, setMode := in.GetMode()
+	uid, setUID := in.GetUID()
+	gid, setGID := in.GetGID()
+	same := (!setMode || mode == is.Mode&permissions) && (!setUID || uid == is.UID) && (!setGID || gid == is.GID)
+	if !same || in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+		return layer.Errorf(syscall.EPERM, "this directory's attributes are not its own")
+	}
+	return nil
 }
 
 // changes says in the store's words what a SETATTR asks for.

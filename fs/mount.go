@@ -26,7 +26,7 @@ func checkMountpoint(dir string) (string, error) {
 	entries, err := os.ReadDir(path)
 	switch {
 	case errors.Is(err, syscall.ENOTCONN):
-		return "", fmt.Errorf("mountpoint %s: a dead mount is in the way; clear it with: umount %[1]s", path)
+		return "", fmt.Errorf("mountpoint %s: a dead mount is in the way; clear it with: snapfs umount %[1]s", path)
 	case err != nil:
 		return "", fmt.Errorf("mountpoint %s: %w", path, errors.Unwrap(err))
 	case isSnapfs(path):

@@ -160,7 +160,11 @@ func (s *server) rmdir(dir node, name string) error {
 }
 
 func (s *server) removeVM(name string) error {
-	if err := s.store.RemoveVM(name); err != nil {
+	err := s.store.RemoveVM(name)
+	if layer.Errno(err) == syscall.ENOTEMPTY {
+		return layer.Errorf(syscall.ENOTEMPTY, "%w; `snapfs destroy` removes a VM with all that it has", err)
+	}
+	if err != nil {
 		return err
 	}
 	s.touchRoot()

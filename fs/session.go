@@ -125,7 +125,13 @@ func (s *Session) start(first device, readers int) error {
 	}
 	failures := make(chan error, len(s.devices))
 	for _, d := range s.devices {
-		s.running.Go(func() { failures <- (&loop{s: s, dev: d}).run() })
+		s.running.Go(func() {
+			err := (&loop{s: s, dev: d}).run()
+			if err != nil {
+				d.logf("a reader loop ended: %v", err)
+			}
+			failures <- err
+		})
 	}
 	go s.finish(failures)
 	return nil
