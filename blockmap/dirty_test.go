@@ -26,6 +26,19 @@ func TestDirty(t *testing.T) {
 					model[region].change([]change{c})
 				}
 			},
+			"truncate": func(t *rapid.T) {
+				block := rapid.Uint64Range(0, (regions+1)*RegionBlocks).Draw(t, "block")
+				if begun {
+					require.Panics(t, func() { d.Truncate(block) })
+					t.Skip("begun")
+				}
+				d.Truncate(block)
+				for region := range model {
+					committed := kindsOf(&index[region]) // only that is left
+					from := max(int(block)-region*RegionBlocks, 0)
+					copy(model[region][min(from, RegionBlocks):], committed[min(from, RegionBlocks):])
+				}
+			},
 			"begin": func(t *rapid.T) {
 				if begun {
 					require.Panics(t, func() { d.Begin() })
