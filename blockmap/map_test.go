@@ -202,8 +202,9 @@ func TestMapRaces(t *testing.T) {
 			last[block] = owner
 		})
 	}
+	first := d.head()
 	background(func(i int) {
-		for _, l := range []*diskLayer{d.head(), d.layers[0]} {
+		for _, l := range []*diskLayer{d.head(), first} {
 			if err := d.commit(l, i%3 == 0); err != nil {
 				t.Errorf("commit: %v", err)
 			}
@@ -213,7 +214,7 @@ func TestMapRaces(t *testing.T) {
 		d.m.InvalidateFrom(uint64(i%regions) * RegionBlocks)
 		c.Used()
 	})
-	for i := range 6000 {
+	for i := range 4000 {
 		d.write(uint64(i%regions), i*13%1000, i*13%1000+20, false)
 		if i%200 == 0 {
 			d.seal()
@@ -221,6 +222,31 @@ func TestMapRaces(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
+}
+
+// A commit that ends while a region is being loaded is found either in the overlay or in the index. Were the overlay asked
+// after the index, this one would be in neither.
+func TestMapLoadBesideCommit(t *testing.T) {
+	x := openIndex(t, t.TempDir(), Options{})
+	d := newDisk(NewCache(x, 1<<20), 1)
+	d.write(0, 0, 10, false)
+	for _, when := range []string{"before", "after"} {
+		d.write(0, 10, 20, false)
+		m := d.m.cache.NewMap(d.chain(), func(region uint64) []LayerDelta {
+			if when == "before" {
+				require.NoError(t, d.commit(d.head(), false))
+				return d.overlay(region)
+			}
+			overlay := d.overlay(region)
+			require.NoError(t, d.commit(d.head(), false))
+			return overlay
+		})
+		require.NoError(t, m.Load(0))
+		owner, n, ok := m.Run(0, RegionBlocks)
+		require.True(t, ok)
+		require.EqualValues(t, 1, owner, when)
+		require.EqualValues(t, 20, n, when)
+	}
 }
 
 // Holding a region's lock keeps it in memory, whatever others load.
