@@ -72,9 +72,8 @@ func (d device) answerStatus(unique uint64, status fuse.Status) {
 	d.answer(unique, status, p[:])
 }
 
-// answerWrite says that a WRITE of n bytes is done.
-func (d device) answerWrite(unique uint64, n uint32) {
-	var p [writeAnswer]byte
+// answerWrite says, in p, that a WRITE of n bytes is done.
+func (d device) answerWrite(p *[writeAnswer]byte, unique uint64, n uint32) {
 	binary.NativeEndian.PutUint32(p[outHeader:], n)
 	d.answer(unique, fuse.OK, p[:])
 }

@@ -54,7 +54,10 @@ func TestParallelIO(t *testing.T) {
 		all.Wait()
 		require.NoError(t, f.Close())
 	}
-	require.LessOrEqual(t, len(m.session.pool.free), keptBuffers)
+	pool := &m.session.pool
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	require.LessOrEqual(t, len(pool.free), keptBuffers)
 }
 
 // Writes that run into snapshots being taken are parked and answered: nothing gets lost, fails or blocks others.

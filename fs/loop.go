@@ -28,16 +28,17 @@ const (
 	opStatx       = 52
 )
 
-// copyLimit is the size up to which the data of a WRITE that has to wait are copied out of the loop's buffer. Above
-// it the buffer goes along: copying costs more than another buffer.
+// copyLimit is the size in bytes up to which a READ or WRITE that has to wait goes through memory of its own. A larger
+// one takes a whole buffer: a WRITE that which it came in, as copying would cost more than another one for the loop.
 const copyLimit = 64 << 10
 
 // loop reads from dev until the session ends. buf is where the next request goes; its data are the loop's alone
 // unless a goroutine took the buffer and left another.
 type loop struct {
-	s   *Session
-	dev device
-	buf *buffer
+	s    *Session
+	dev  device
+	buf  *buffer
+	done [writeAnswer]byte // a WRITE's answer
 }
 
 // run serves until the mount is gone, on a thread of its own: what the kernel wakes is then what goes on.
@@ -110,7 +111,7 @@ func (l *loop) write(req []byte) {
 	}
 	switch err := l.s.files.write(in, req[writeHeader:], false); err {
 	case nil:
-		l.dev.answerWrite(in.Unique, in.Size)
+		l.dev.answerWrite(&l.done, in.Unique, in.Size)
 	case layer.ErrWait:
 		l.writeLater(req)
 	default:

@@ -204,14 +204,25 @@ func (s *Session) spawn(d device, req []byte) {
 // readLater answers a READ that has to wait.
 func (s *Session) readLater(d device, in fuse.ReadIn) {
 	s.running.Go(func() {
-		p := make([]byte, outHeader+int(min(in.Size, maxIO)))
-		n, err := s.files.read(&in, p[outHeader:], true)
-		if err != nil {
-			d.answerStatus(in.Unique, s.files.result(node(in.NodeId), "read", err))
+		size := int(min(in.Size, maxIO))
+		if size <= copyLimit {
+			s.readInto(d, &in, make([]byte, outHeader+size))
 			return
 		}
-		d.answer(in.Unique, fuse.OK, p[:outHeader+n])
+		b := s.pool.get()
+		s.readInto(d, &in, b.answer(size))
+		s.pool.put(b)
 	})
+}
+
+// readInto reads, and answers with it; p has room for the answer's header and all that is asked for.
+func (s *Session) readInto(d device, in *fuse.ReadIn, p []byte) {
+	n, err := s.files.read(in, p[outHeader:], true)
+	if err != nil {
+		d.answerStatus(in.Unique, s.files.result(node(in.NodeId), "read", err))
+		return
+	}
+	d.answer(in.Unique, fuse.OK, p[:outHeader+n])
 }
 
 // writeLater answers a WRITE that has to wait; buf is the buffer that req lies in, or nil.
@@ -228,6 +239,6 @@ func (s *Session) writeLater(d device, req []byte, buf *buffer) {
 			d.answerStatus(unique, status)
 			return
 		}
-		d.answerWrite(unique, size)
+		d.answerWrite(new([writeAnswer]byte), unique, size)
 	})
 }
