@@ -69,7 +69,11 @@ func (s *server) execute(vm *layer.VM, which control, c command) (answer any, er
 		attrs = append(attrs, "to", c.to)
 		answer, err = rename(vm, c)
 	case controlRevert:
-		answer, err = revert(vm, c)
+		var a revertAnswer
+		if a, err = revert(vm, c); a.Kept != nil {
+			attrs = append(attrs, "kept", *a.Kept)
+		}
+		answer = a
 	}
 	return answer, s.noteCommand(vm.Name(), which, err, attrs...)
 }
@@ -109,10 +113,10 @@ func rename(vm *layer.VM, c command) (any, error) {
 	return oneAnswer{info}, err
 }
 
-func revert(vm *layer.VM, c command) (any, error) {
+func revert(vm *layer.VM, c command) (revertAnswer, error) {
 	result, err := vm.Revert(layer.RevertOptions{Name: c.names[0], Discard: c.discard, Force: c.force, Files: c.files})
 	if err != nil {
-		return nil, err
+		return revertAnswer{}, err
 	}
 	a := revertAnswer{Snapshot: result.Snapshot, Reset: result.Reset}
 	a.Message = "the VM's files are those of " + result.Snapshot.Name

@@ -38,6 +38,7 @@ func (s *server) mkdir(dir node, name string, in *fuse.MkdirIn) (node, error) {
 			return 0, err
 		}
 		s.touchRoot()
+		s.log.Add(name, "vm-created")
 		return vmNode(vm.ID()), nil
 	case dir.kind() == kindSnapDir && dir.vmID() != 0:
 		return s.mkdirSnapshot(dir, name)
@@ -168,6 +169,7 @@ func (s *server) removeVM(name string) error {
 		return err
 	}
 	s.touchRoot()
+	s.log.Add(name, "vm-removed")
 	s.log.forget(name)
 	return nil
 }
@@ -214,6 +216,7 @@ func (s *server) renameVM(old, new string, flags uint32) error {
 	}
 	s.touchRoot()
 	s.log.rename(old, new)
+	s.log.Add(new, "vm-renamed", "from", old)
 	return nil
 }
 

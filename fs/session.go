@@ -21,14 +21,14 @@ import (
 type Options struct {
 	Mountpoint     string
 	SnapdirVisible bool                             // list .snapshots in directories
-	Readers        int                              // reader loops; 0: twice the CPUs, at least 4
+	Readers        int                              // reader loops; 0: twice the CPUs, 4 to 32
 	Logf           func(format string, args ...any) // the daemon's own troubles; may be nil
 	Log            *EventLog                        // what `log` shows; nil: a new one
 }
 
 func (o *Options) ensureDefaults() {
 	if o.Readers <= 0 {
-		o.Readers = max(4, 2*runtime.NumCPU())
+		o.Readers = min(max(4, 2*runtime.NumCPU()), 32)
 	}
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
