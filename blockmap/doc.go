@@ -28,8 +28,7 @@
 //
 // What changed and is not committed is in memory only, as Dirty keeps it: a flush takes a copy with Begin, syncs the data
 // file, commits exactly that copy, and calls End. A crash before the commit loses bits of blocks nobody was promised; a
-// failed commit puts the copy back, and the Index refuses all later Updates, as Badger may by then show what it failed to
-// write. Zero-byte files that a crash of Badger left are removed by Open, as they would keep it from opening.
+// failed commit puts the copy back, and the Index refuses all later Updates, as part of it may be on disk. Zero-byte files that a crash of Badger left are removed by Open, as they would keep it from opening.
 //
 // # Locks
 //

@@ -1,6 +1,6 @@
 package blockmap
 
-// This file opens and closes the index and reads from it; writer.go writes.
+// This file opens and closes the index; view.go reads, writer.go writes.
 
 import (
 	"errors"
@@ -28,8 +28,7 @@ const (
 // Options of an index. The zero value is useful.
 type Options struct {
 	// Failed is called once, when a commit has failed and before anybody who waits for it hears of that. It must return
-	// soon, and call neither Update nor Close. What failed may yet be seen by a View and may or may not be there after a
-	// restart: the process should serve nothing any more and end.
+	// soon, and call neither Update nor Close. No View shows what failed, but it may or may not be there after a restart.
 	Failed func(error)
 }
 
@@ -38,14 +37,16 @@ type Index struct {
 	db     *badger.DB
 	maxTx  int
 	notify func(error)
-	commit func(*badger.Txn) error // Commit of Badger; tests make it fail
+	commit func(txn *badger.Txn, version uint64) error // Badger's; tests make it fail
 
-	mu      sync.Mutex // guards what follows; nothing else is locked under it
-	wake    sync.Cond  // the writer waits here for queue or closed
-	queue   []*update
-	closed  bool
-	failure error
-	views   sync.WaitGroup // Views under way; Add only under mu and before closed
+	mu        sync.Mutex // guards what follows; nothing else is locked under it
+	wake      sync.Cond  // the writer waits here for queue or closed
+	queue     []*update
+	closed    bool
+	failure   error
+	committed uint64         // version of the newest commit on disk; only the writer changes it
+	reading   map[uint64]int // Views under way by the version they read
+	views     sync.WaitGroup // Views under way; Add only under mu and before closed
 
 	writerDone chan struct{}
 	closeOnce  sync.Once
@@ -61,7 +62,11 @@ func Open(dir string, o Options) (*Index, error) {
 	if err := removeLeftovers(dir); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	db, err := badger.Open(badgerOptions(dir))
+	return open(badgerOptions(dir), o)
+}
+
+func open(b badger.Options, o Options) (*Index, error) {
+	db, err := badger.OpenManaged(b)
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
@@ -69,10 +74,12 @@ func Open(dir string, o Options) (*Index, error) {
 		db:         db,
 		maxTx:      maxTransaction(db),
 		notify:     o.Failed,
-		commit:     (*badger.Txn).Commit,
+		commit:     func(txn *badger.Txn, version uint64) error { return txn.CommitAt(version, nil) },
+		reading:    make(map[uint64]int),
 		writerDone: make(chan struct{}),
 	}
 	x.wake.L = &x.mu
+	x.publish(db.MaxVersion())
 	go x.writer()
 	return x, nil
 }
@@ -130,26 +137,4 @@ func (x *Index) Close() error {
 		}
 	})
 	return x.closeErr
-}
-
-// View calls fn with a read-only transaction: one consistent view of everything whose Update has returned, and maybe more.
-// Views run in parallel. The Tx must not be used after fn has returned.
-func (x *Index) View(fn func(*Tx) error) error {
-	if err := x.enterView(); err != nil {
-		return err
-	}
-	defer x.views.Done()
-	txn := x.db.NewTransaction(false)
-	defer txn.Discard()
-	return fn(&Tx{base: txn})
-}
-
-func (x *Index) enterView() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.closed {
-		return ErrClosed
-	}
-	x.views.Add(1)
-	return nil
 }

@@ -21,7 +21,7 @@ func TestTx(t *testing.T) {
 		committed := map[string]string{}
 		for range rapid.IntRange(1, 3).Draw(t, "rounds") {
 			current := maps.Clone(committed)
-			base := x.db.NewTransaction(false)
+			base := x.readVersion(x.committed)
 			group := new(pending)
 			for range rapid.IntRange(1, 3).Draw(t, "members") {
 				tx := &Tx{base: base, group: group, own: new(pending)}

@@ -116,7 +116,7 @@ func (x *Index) call(fn func(*Tx) error, tx *Tx) error {
 }
 
 func (x *Index) newGroup() *group {
-	return &group{base: x.db.NewTransaction(false)}
+	return &group{base: x.readVersion(x.committed)}
 }
 
 // finish commits a group and tells its members, also those that failed on their own: what they saw may have been written
@@ -137,9 +137,10 @@ func (x *Index) finish(g *group) {
 	}
 }
 
-// write commits a group's writes in one Badger transaction with one sync.
+// write commits a group's writes as the next version, in one Badger transaction with one sync.
 func (x *Index) write(p *pending) error {
-	txn := x.db.NewTransaction(true)
+	version := x.committed + 1
+	txn := x.db.NewTransactionAt(x.committed, true)
 	defer txn.Discard()
 	for key, value := range p.values {
 		var err error
@@ -152,11 +153,15 @@ func (x *Index) write(p *pending) error {
 			return err
 		}
 	}
-	return x.commit(txn)
+	if err := x.commit(txn, version); err != nil {
+		return err
+	}
+	x.publish(version)
+	return nil
 }
 
-// fail makes the index refuse every later Update: after a failed commit Badger may show what it failed to write, and may
-// fail to notice that the next sync covers less than it should.
+// fail makes the index refuse every later Update: part of a failed commit may be on disk, and a sync that fails once may
+// report success the next time, though what it should have written is lost.
 func (x *Index) fail(cause error) error {
 	err := fmt.Errorf("%w: commit: %w", ErrFailed, cause)
 	x.mu.Lock()
