@@ -44,7 +44,7 @@ func (d device) clone() (device, error) {
 	return device{fd, d.logf}, nil
 }
 
-// read waits for the next request and returns its length. io.EOF-like is ENODEV: the mount is gone.
+// read waits for the next request and returns its length. When the session is over its error is gone.
 func (d device) read(p []byte) (int, error) {
 	for {
 		n, err := unix.Read(d.fd, p)

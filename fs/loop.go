@@ -94,7 +94,7 @@ func (l *loop) read(req []byte) {
 	case layer.ErrWait:
 		l.s.readLater(l.dev, in)
 	default:
-		l.dev.answerStatus(in.Unique, l.s.files.result(node(in.NodeId), "read", err))
+		l.s.failLater(l.dev, &in.InHeader, "read", err)
 	}
 }
 
@@ -115,7 +115,7 @@ func (l *loop) write(req []byte) {
 	case layer.ErrWait:
 		l.writeLater(req)
 	default:
-		l.dev.answerStatus(in.Unique, l.s.files.result(node(in.NodeId), "write", err))
+		l.s.failLater(l.dev, &in.InHeader, "write", err)
 	}
 }
 

@@ -215,6 +215,12 @@ func (s *Session) readLater(d device, in fuse.ReadIn) {
 	})
 }
 
+// failLater answers a READ or WRITE that failed: a loop does not wait for the log either.
+func (s *Session) failLater(d device, h *fuse.InHeader, op string, err error) {
+	n, unique := node(h.NodeId), h.Unique
+	s.running.Go(func() { d.answerStatus(unique, s.files.result(n, op, err)) })
+}
+
 // readInto reads, and answers with it; p has room for the answer's header and all that is asked for.
 func (s *Session) readInto(d device, in *fuse.ReadIn, p []byte) {
 	n, err := s.files.read(in, p[outHeader:], true)
