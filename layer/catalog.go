@@ -86,8 +86,9 @@ type snapshotRecord struct {
 	Consistency string        `json:"consistency"`
 	Description string        `json:"description,omitempty"`
 	Warning     string        `json:"warning,omitempty"`
-	Undo        bool          `json:"undo,omitempty"` // kept by a revert, thinned by policy
-	Excluded    []string      `json:"excluded,omitempty"`
+	Undo        bool          `json:"undo,omitempty"`     // kept by a revert, thinned by policy
+	Excluded    []string      `json:"excluded,omitempty"` // files that it left out, by name
+	ExcludedIDs []FileID      `json:"excludedFiles,omitempty"`
 	Files       []entryRecord `json:"files"` // by name
 }
 
@@ -152,6 +153,14 @@ func edit[R any](tx *blockmap.Tx, key []byte, change func(*R)) error {
 	change(&record)
 	put(tx, key, record)
 	return nil
+}
+
+// editIfThere is edit for a record that may be gone, or was never there: an unlinked file's, or its layer's.
+func editIfThere[R any](tx *blockmap.Tx, key []byte, change func(*R)) error {
+	if value, err := tx.Get(key); err != nil || value == nil {
+		return err
+	}
+	return edit(tx, key, change)
 }
 
 // scan decodes a whole table, with each record's first id.

@@ -11,7 +11,14 @@ import (
 // FindExtent finds the next data, or with hole the next hole, at or after off. ENXIO if off is at or past the end, or
 // no data follows; a hole follows always, if only behind the end.
 func (f *File) FindExtent(off int64, hole bool) (int64, error) {
-	return f.vm.store.findExtent(f.state.Load().chain, f.size.Load(), off, hole)
+	for {
+		st := f.state.Load()
+		found, err := f.vm.store.findExtent(st.chain, f.size.Load(), off, hole)
+		if err == nil || f.state.Load() == st {
+			return found, err
+		}
+		// A revert took the map away meanwhile: look at what it brought.
+	}
 }
 
 // FindExtent is File.FindExtent for what the snapshot shows.
@@ -29,6 +36,8 @@ func (s *Store) findExtent(m *chainMap, size, off int64, hole bool) (int64, erro
 	if off < 0 || off >= size {
 		return 0, errNoData
 	}
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
 	for off < size {
 		owner, n, err := run(m.Map, off, int(min(size-off, blockmap.RegionSize)), true)
 		if err != nil {

@@ -192,6 +192,7 @@ func (f *File) setOwner(set SetAttr) error {
 	f.mu.Lock()
 	attr, linked := f.attr, f.linked
 	f.mu.Unlock()
+	attr.Mtime = f.mtime.Load()
 	attr.change(set)
 	if linked {
 		err := f.vm.store.update(func(tx *blockmap.Tx) error {
@@ -228,11 +229,13 @@ func (f *File) Close(h Handle) {
 	f.mu.Unlock()
 	f.vm.handleGone()
 	if orphan {
+		f.vm.op.Lock()
+		defer f.vm.op.Unlock()
 		f.discard()
 	}
 }
 
-// unlinked takes note that no name leads to the file any more.
+// unlinked takes note that no name leads to the file any more. The caller holds the VM's op.
 func (f *File) unlinked() {
 	f.mu.Lock()
 	f.linked = false
@@ -250,10 +253,8 @@ func (f *File) isLinked() bool {
 	return f.linked
 }
 
-// discard lets go of a file that neither a name nor a handle leads to.
+// discard lets go of a file that neither a name nor a handle leads to. The caller holds the VM's op.
 func (f *File) discard() {
-	f.vm.op.Lock()
-	defer f.vm.op.Unlock()
 	f.mu.Lock()
 	back := f.linked || len(f.handles) > 0 // a revert brought it back
 	f.mu.Unlock()

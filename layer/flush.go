@@ -86,6 +86,7 @@ type batch struct {
 	hasFile bool // the index does not know of the data file yet
 	deltas  map[uint64]*blockmap.Delta
 	punch   map[uint64]*blockmap.Bitmap
+	punched int64 // blocks that were recorded to be punched
 	covered map[layerRegion]struct{}
 }
 
@@ -178,11 +179,8 @@ func (f *File) putFlushed(tx *blockmap.Tx, b *batch) error {
 	if err != nil || b.meta == b.saved {
 		return err
 	}
-	key := catalogKey(tableFile, f.id)
-	if value, err := tx.Get(key); err != nil || value == nil {
-		return err // unlinked meanwhile
-	}
-	return edit(tx, key, func(r *fileRecord) { r.setMeta(b.meta) })
+	// It may have been unlinked meanwhile.
+	return editIfThere(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.setMeta(b.meta) })
 }
 
 func (r *fileRecord) setMeta(m fileMeta) {
@@ -202,7 +200,9 @@ func putRegion(tx *blockmap.Tx, b *batch, region uint64) error {
 		putRecord(tx, l, region, was, &r)
 	}
 	if blocks := b.punch[region]; blocks != nil {
-		return putPunch(tx, l.id, region, blocks)
+		added, err := putPunch(tx, l.id, region, blocks)
+		b.punched += added
+		return err
 	}
 	return nil
 }

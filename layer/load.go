@@ -3,9 +3,10 @@ package layer
 // Loading: from the catalog to what is in memory, and setting right what a crash left half done.
 
 import (
-	"bytes"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"github.com/snapfs/snapfs/blockmap"
@@ -22,13 +23,6 @@ type catalog struct {
 	prepared  map[VMID]preparedRecord
 	punches   []punch
 	unlinks   []LayerID
-}
-
-// punch is a part of a data file that the index has let go of.
-type punch struct {
-	layer  LayerID
-	region uint64
-	blocks blockmap.Bitmap
 }
 
 func readCatalog(x *blockmap.Index) (*catalog, error) {
@@ -109,7 +103,7 @@ func (s *Store) load() error {
 	if err := s.undoPrepared(c); err != nil {
 		return err
 	}
-	for _, step := range []func(*catalog) error{s.loadTree, s.loadVMs, s.loadSnapshots, s.loadFiles} {
+	for _, step := range []func(*catalog) error{s.loadTree, s.dropStrays, s.loadVMs, s.loadSnapshots, s.loadFiles} {
 		if err := step(c); err != nil {
 			return Errorf(syscall.EIO, "the catalog of store %s is damaged: %w", s.dir, err)
 		}
@@ -194,6 +188,27 @@ func (s *Store) loadTree(c *catalog) error {
 	return nil
 }
 
+// dropStrays removes data files of layers that the index says have none: nothing in them was ever flushed. A file that
+// the catalog does not know at all is left alone.
+func (s *Store) dropStrays(*catalog) error {
+	entries, err := os.ReadDir(s.data.dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		id, err := strconv.ParseUint(entry.Name(), 16, 64)
+		if err != nil {
+			continue
+		}
+		if l := s.tree.layer(LayerID(id)); l != nil && !l.hasFile.Load() {
+			if err := s.data.unlinkID(l.id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (s *Store) loadVMs(c *catalog) error {
 	for id, r := range c.vms {
 		v := newVM(s, id, r.Name, r.Attr)
@@ -245,46 +260,5 @@ func (s *Store) loadFiles(c *catalog) error {
 			s.work.Go(func() { f.clearVoid(head) })
 		}
 	}
-	return nil
-}
-
-func decodePunch(key, value []byte) (punch, error) {
-	id, err := keyID(key, 0)
-	if err != nil {
-		return punch{}, err
-	}
-	region, err := keyID(key, 1)
-	if err != nil {
-		return punch{}, err
-	}
-	p := punch{layer: LayerID(id), region: region}
-	var r blockmap.Record
-	if err := r.UnmarshalBinary(bytes.Clone(value)); err != nil {
-		return punch{}, fmt.Errorf("punch record of layer %d: %w", id, err)
-	}
-	p.blocks = r.Data
-	return p, nil
-}
-
-// putPunch records blocks to punch out, as a region record's bytes, beside those recorded before.
-func putPunch(tx *blockmap.Tx, l LayerID, region uint64, blocks *blockmap.Bitmap) error {
-	key := regionKey(tablePunch, l, region)
-	all := blockmap.Record{Data: *blocks}
-	old, err := tx.Get(key)
-	if err != nil {
-		return err
-	}
-	if old != nil {
-		p, err := decodePunch(key, old)
-		if err != nil {
-			return err
-		}
-		all.Data.Or(&p.blocks)
-	}
-	value, err := all.AppendBinary(nil)
-	if err != nil {
-		return err
-	}
-	tx.Put(key, value)
 	return nil
 }

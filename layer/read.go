@@ -14,7 +14,14 @@ import (
 // Read fills p from off, and returns how many bytes it read: fewer than asked only at the file's end, none past it.
 // With wait=false it returns ErrWait rather than wait for the disk.
 func (f *File) Read(p []byte, off int64, wait bool) (int, error) {
-	return f.vm.store.read(f.state.Load().chain.Map, f.size.Load(), p, off, wait)
+	for {
+		st := f.state.Load()
+		n, err := f.vm.store.read(st.chain.Map, f.size.Load(), p, off, wait)
+		if err == nil || err == ErrWait || f.state.Load() == st {
+			return n, err
+		}
+		// A revert took the map away meanwhile: read what it brought.
+	}
 }
 
 func (s *Store) read(m *blockmap.Map, size int64, p []byte, off int64, wait bool) (int, error) {

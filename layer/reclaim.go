@@ -3,11 +3,8 @@ package layer
 // Reclaim: giving back, in the background, what of retired layers nobody sees any more.
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/blockmap"
 )
@@ -147,7 +144,7 @@ func (r *reclaimer) resume(c *catalog) {
 	for _, p := range c.punches {
 		l := s.tree.layer(p.layer)
 		if l == nil {
-			l = &layer{id: p.layer, lineage: &lineage{}}
+			l = &layer{id: p.layer, lineage: &lineage{}} // it left; its file is about to go
 		}
 		r.pending.Add(int64(p.blocks.Count()) * blockSize)
 		r.add(job{layer: l, region: p.region, punch: true})
@@ -162,8 +159,8 @@ func (r *reclaimer) resume(c *catalog) {
 // flushed follows a flush that was committed: what it gave up is punched, what it covered looked at.
 func (r *reclaimer) flushed(b *batch) {
 	var jobs []job
-	for region, blocks := range b.punch {
-		r.pending.Add(int64(blocks.Count()) * blockSize)
+	r.pending.Add(b.punched * blockSize)
+	for region := range b.punch {
 		jobs = append(jobs, job{layer: b.layer, region: region, punch: true})
 	}
 	for c := range b.covered {
@@ -252,72 +249,66 @@ func (r *reclaimer) regions(l *layer, regions []uint64) error {
 	if err != nil {
 		return err
 	}
-	var freed map[uint64]int64
+	var blocks, recorded int64
 	err = r.store.update(func(tx *blockmap.Tx) error {
-		freed = make(map[uint64]int64)
-		var blocks int64
+		blocks, recorded = 0, 0
 		for i, region := range regions {
-			n, err := r.clearDead(tx, l, region, &idle[i])
+			dead, err := r.clearDead(tx, l, region, &idle[i])
 			if err != nil {
 				return err
 			}
-			if n > 0 {
-				freed[region] = n
-				blocks += n
+			if dead.Empty() {
+				continue
 			}
+			added, err := putPunch(tx, l.id, region, &dead)
+			if err != nil {
+				return err
+			}
+			blocks += int64(dead.Count())
+			recorded += added
 		}
 		if blocks == 0 {
 			return nil
 		}
-		return editLayer(tx, l.id, func(rec *layerRecord) { rec.Blocks -= blocks })
+		return editIfThere(tx, catalogKey(tableLayer, l.id), func(rec *layerRecord) { rec.Blocks -= blocks })
 	})
 	if err != nil {
 		return err
 	}
-	for region, n := range freed {
-		l.blocks.Add(-n)
-		r.pending.Add(n * blockSize)
+	if blocks == 0 {
+		return nil
+	}
+	l.blocks.Add(-blocks)
+	r.pending.Add(recorded * blockSize)
+	for _, region := range regions {
 		r.add(job{layer: l, region: region, punch: true})
 	}
 	return nil
 }
 
-// editLayer is edit for a layer that the catalog may not know: an unlinked file's, that was open during a revert.
-func editLayer(tx *blockmap.Tx, id LayerID, change func(*layerRecord)) error {
-	key := catalogKey(tableLayer, id)
-	if value, err := tx.Get(key); err != nil || value == nil {
-		return err
-	}
-	return edit(tx, key, change)
-}
-
-// clearDead clears the bits of dead blocks, and returns how many of them held data.
-func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZeros *blockmap.Bitmap) (int64, error) {
+// clearDead clears the bits of dead blocks, and returns those of them that held data.
+func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZeros *blockmap.Bitmap) (dead blockmap.Bitmap, err error) {
 	rec, err := tx.Record(l.lineage.id, region, l.id)
 	if err != nil || rec.Empty() {
-		return 0, err
+		return dead, err
 	}
 	t := r.store.tree
 	t.RLock()
 	needed, err := t.neededLocked(tx, l, region, rec.Covered())
 	t.RUnlock()
 	if err != nil {
-		return 0, err
+		return dead, err
 	}
-	dead := rec.Data
-	dead.AndNot(&needed)
 	kept := blockmap.Record{Data: rec.Data, Zero: rec.Zero}
 	kept.Data.And(&needed)
 	kept.Zero.And(&needed)
 	kept.Zero.AndNot(idleZeros)
-	if kept == rec {
-		return 0, nil
+	if kept != rec {
+		putRecord(tx, l, region, false, &kept)
 	}
-	putRecord(tx, l, region, false, &kept)
-	if dead.Empty() {
-		return 0, nil
-	}
-	return int64(dead.Count()), putPunch(tx, l.id, region, &dead)
+	dead = rec.Data
+	dead.AndNot(&needed)
+	return dead, nil
 }
 
 // neededLocked says which of blocks some reader over l sees in l or below it. In an Update, it sees what is being
@@ -366,108 +357,6 @@ func (r *reclaimer) idleZeros(l *layer, regions []uint64) ([]blockmap.Bitmap, er
 	return idle, nil
 }
 
-// punch gives back blocks of a layer that the index has let go of. In a head, they may have been written again since.
-func (r *reclaimer) punch(l *layer, region uint64) error {
-	s := r.store
-	var p punch
-	err := s.index.View(func(tx *blockmap.Tx) error {
-		value, err := tx.Get(regionKey(tablePunch, l.id, region))
-		if err != nil || value == nil {
-			return err
-		}
-		p, err = decodePunch(regionKey(tablePunch, l.id, region), value)
-		return err
-	})
-	if err != nil || p.blocks.Empty() {
-		return err
-	}
-	s.epochs.wait()
-	if err := r.punchBlocks(l, region, p.blocks); err != nil {
-		return err
-	}
-	r.pending.Add(-int64(p.blocks.Count()) * blockSize)
-	return s.update(func(tx *blockmap.Tx) error { return dropPunch(tx, l.id, region, p.blocks) })
-}
-
-// dropPunch forgets blocks that were punched, but not those recorded meanwhile.
-func dropPunch(tx *blockmap.Tx, id LayerID, region uint64, blocks blockmap.Bitmap) error {
-	key := regionKey(tablePunch, id, region)
-	value, err := tx.Get(key)
-	if err != nil || value == nil {
-		return err
-	}
-	p, err := decodePunch(key, value)
-	if err != nil {
-		return err
-	}
-	tx.Delete(key)
-	if p.blocks.AndNot(&blocks); !p.blocks.Empty() {
-		return putPunch(tx, id, region, &p.blocks)
-	}
-	return nil
-}
-
-// punchBlocks punches those of blocks that hold no data now. Their lock keeps a head from writing one meanwhile.
-func (r *reclaimer) punchBlocks(l *layer, region uint64, blocks blockmap.Bitmap) error {
-	s := r.store
-	if !l.hasFile.Load() {
-		return nil
-	}
-	slot := s.epochs.enter()
-	defer s.epochs.leave(slot)
-	fd, err := s.data.open(l, false)
-	if err != nil {
-		return err
-	}
-	base := region * blockmap.RegionBlocks
-	if f := r.writtenBy(l); f != nil {
-		defer f.lockBlocks(base, base+blockmap.RegionBlocks-1)()
-	}
-	held, err := r.held(l, region)
-	if err != nil {
-		return err
-	}
-	blocks.AndNot(&held)
-	var errs []error
-	blocks.Runs(func(from, to int) {
-		errs = append(errs, punchHole(fd, int64(base+uint64(from))*blockSize, int64(to-from)*blockSize))
-	})
-	if err := errors.Join(errs...); err != nil {
-		return hostError("punch a hole into data file", l, err)
-	}
-	return nil
-}
-
-// writtenBy is the file whose head l is, or nil.
-func (r *reclaimer) writtenBy(l *layer) *File {
-	r.store.tree.RLock()
-	defer r.store.tree.RUnlock()
-	return l.owner
-}
-
-// held are the blocks of a region that l holds now, committed or not.
-func (r *reclaimer) held(l *layer, region uint64) (blockmap.Bitmap, error) {
-	var rec blockmap.Record
-	var delta blockmap.Delta
-	if w := l.writer(); w != nil {
-		delta, _ = w.dirty.Delta(region) // before the view: what it misses is committed by then
-	}
-	err := r.store.index.View(func(tx *blockmap.Tx) (err error) {
-		rec, err = tx.Record(l.lineage.id, region, l.id)
-		return err
-	})
-	delta.Apply(&rec)
-	return rec.Data, err
-}
-
-func punchHole(fd int, off, n int64) error {
-	err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // a file system without holes keeps what it has
-	}
-	return err
-}
-
 // leaveIfEmpty takes a retired layer without bits out of the catalog: those that grew from it grow from what is below
 // it, and its cut becomes that of those over it. Then its file goes.
 //
@@ -495,13 +384,19 @@ func (r *reclaimer) leaveIfEmpty(l *layer) error {
 	if err := s.data.unlink(l); err != nil {
 		return err
 	}
-	return s.update(func(tx *blockmap.Tx) error {
+	var unpunched int64
+	err := s.update(func(tx *blockmap.Tx) error {
+		unpunched = 0
 		tx.Delete(catalogKey(tableUnlink, l.id))
-		return tx.Scan(catalogKey(tablePunch, l.id), func(key, _ []byte) error {
+		return tx.Scan(catalogKey(tablePunch, l.id), func(key, value []byte) error {
+			p, err := decodePunch(key, value)
+			unpunched += int64(p.blocks.Count())
 			tx.Delete(key)
-			return nil
+			return err
 		})
 	})
+	r.pending.Add(-unpunched * blockSize)
+	return err
 }
 
 // departure is how the tree changes when a layer leaves.
@@ -540,7 +435,7 @@ func (d *departure) commit(tx *blockmap.Tx) error {
 	}
 	if l.cut != noCut {
 		for _, child := range d.children {
-			err := editLayer(tx, child.id, func(r *layerRecord) {
+			err := editIfThere(tx, catalogKey(tableLayer, child.id), func(r *layerRecord) {
 				if r.Cut == nil || l.cut < *r.Cut {
 					r.Cut = &l.cut
 				}

@@ -73,7 +73,7 @@ func (v *VM) affected(n *Snapshot, entries []entryRecord, whole bool) []*File {
 	}
 	var files []*File
 	for _, e := range v.Files() {
-		excluded := slices.Contains(n.Excluded, e.Name)
+		excluded := slices.Contains(n.Excluded, e.Name) || slices.Contains(n.ExcludedIDs, e.File.id)
 		if byID[e.File.id] || byName[e.Name] || whole && !excluded {
 			files = append(files, e.File)
 		}
@@ -125,7 +125,7 @@ func (r *revert) run() error {
 		r.heads.undo()
 		return err
 	}
-	v.thinUndo()
+	v.thinUndo(r.to)
 	return nil
 }
 
@@ -156,7 +156,7 @@ func (r *revert) switchOver() error {
 func (r *revert) keep() {
 	v, now := r.vm, time.Now()
 	name := v.undoName("before-revert-", now)
-	r.kept = v.newSnapshot(CreateOptions{Name: name, Description: "what a revert to " + r.to.Name() + " left behind"}, nil)
+	r.kept = v.newSnapshot(CreateOptions{Name: name, Description: "what a revert to " + r.to.Name() + " left behind"})
 	r.kept.Undo = true
 	r.kept.snapshotRecord.Created = now.UnixNano()
 	if v.openForWriting(r.affected) {
@@ -165,6 +165,7 @@ func (r *revert) keep() {
 	for _, e := range v.Files() {
 		if !slices.Contains(r.affected, e.File) {
 			r.kept.Excluded = append(r.kept.Excluded, e.Name)
+			r.kept.ExcludedIDs = append(r.kept.ExcludedIDs, e.File.id)
 		}
 	}
 	r.orphans = make(map[*File]*layer)
@@ -334,11 +335,12 @@ func (r *revert) orphanHead(o left) {
 	o.head.head.Store(nil)
 }
 
-// thinUndo deletes the oldest of what reverts kept, but for the newest few and those in use.
-func (v *VM) thinUndo() {
+// thinUndo deletes the oldest of what reverts kept, but for the newest few, those in use, and to, which the VM was
+// reverted to.
+func (v *VM) thinUndo(to *Snapshot) {
 	var kept []*Snapshot
 	for _, n := range v.Snapshots() {
-		if n.Undo {
+		if n.Undo && n != to {
 			kept = append(kept, n)
 		}
 	}

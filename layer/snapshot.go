@@ -110,28 +110,32 @@ func (v *VM) CreateSnapshot(o CreateOptions) (SnapshotInfo, error) {
 	}
 	v.op.Lock()
 	defer v.op.Unlock()
-	if err := v.present(); err != nil {
+	if err := v.present(""); err != nil {
 		return SnapshotInfo{}, err
 	}
 	if _, err := v.Snapshot(o.Name); err == nil {
 		return SnapshotInfo{}, Errorf(syscall.EEXIST, "VM %q has a snapshot %q already", v.Name(), o.Name)
 	}
-	files, excluded, err := v.selectFiles(o.Files)
+	files, others, err := v.selectFiles(o.Files)
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
 	if err := v.store.space.take(int64(len(files)+1) * blockSize); err != nil {
 		return SnapshotInfo{}, err
 	}
-	n := v.newSnapshot(o, excluded)
+	n := v.newSnapshot(o)
+	for _, e := range others {
+		n.Excluded = append(n.Excluded, e.Name)
+		n.ExcludedIDs = append(n.ExcludedIDs, e.File.id)
+	}
 	if err := v.takeSnapshot(n, files); err != nil {
 		return SnapshotInfo{}, err
 	}
 	return n.Info(), nil
 }
 
-// selectFiles are the named ones, or all, and the names of the others.
-func (v *VM) selectFiles(names []string) (files []*File, others []string, err error) {
+// selectFiles are the named ones, or all, and the others.
+func (v *VM) selectFiles(names []string) (files []*File, others []FileEntry, err error) {
 	wanted := make(map[string]bool)
 	for _, name := range names {
 		if _, err := v.Lookup(name); err != nil {
@@ -143,17 +147,17 @@ func (v *VM) selectFiles(names []string) (files []*File, others []string, err er
 		if names == nil || wanted[e.Name] {
 			files = append(files, e.File)
 		} else {
-			others = append(others, e.Name)
+			others = append(others, e)
 		}
 	}
 	return files, others, nil
 }
 
-func (v *VM) newSnapshot(o CreateOptions, excluded []string) *Snapshot {
+func (v *VM) newSnapshot(o CreateOptions) *Snapshot {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return &Snapshot{id: SnapshotID(v.store.newID()), vm: v, state: StateSealing, snapshotRecord: snapshotRecord{
-		VM: v.id, Name: o.Name, Parent: v.head, Description: o.Description, Excluded: excluded, Consistency: ConsistencyOff,
+		VM: v.id, Name: o.Name, Parent: v.head, Description: o.Description, Consistency: ConsistencyOff,
 	}}
 }
 

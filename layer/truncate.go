@@ -23,7 +23,7 @@ func (f *File) truncate(size int64) error {
 	if err := f.enter(true); err != nil {
 		return err
 	}
-	err := f.growLocked(size)
+	err := f.grow(size)
 	f.vm.barrier.RUnlock()
 	if err != nil || !f.isLinked() {
 		return err
@@ -53,7 +53,7 @@ func (f *File) shrink(size int64) error {
 	defer f.vm.barrier.Unlock()
 	old := f.size.Load()
 	if size >= old {
-		return f.growLocked(size)
+		return f.grow(size)
 	}
 	if err := f.zeroPart(size, min(old, (size+blockSize-1)&^(blockSize-1))); err != nil {
 		return err
@@ -116,14 +116,11 @@ func (f *File) clearVoid(head *layer) {
 	s.tree.RLock()
 	cut := head.cut
 	s.tree.RUnlock()
-	if err := s.clearFrom(head, cut); err != nil {
+	if err := f.clearBehind(head, cut); err != nil {
 		s.opts.Event(f.vm.Name(), "shrink-failed", "file", f.Name(), "error", err.Error())
 		f.broken.Store(true) // what was cut off could show again through a write there
 		head.writer().failed.Store(true)
 		return
-	}
-	if blocks, err := f.count(); err == nil {
-		f.allocated.Store(blocks)
 	}
 	if head.hasFile.Load() {
 		s.epochs.wait()
@@ -141,7 +138,26 @@ func (f *File) clearVoid(head *layer) {
 	st.chain.InvalidateFrom(cut)
 }
 
-// clearFrom clears a layer's records from a block up, and its void mark with the last of them.
+// clearBehind clears the records, counts what is left, and takes the mark away.
+func (f *File) clearBehind(head *layer, cut uint64) error {
+	s := f.vm.store
+	if err := s.clearFrom(head, cut); err != nil {
+		return err
+	}
+	blocks, err := f.count()
+	if err != nil {
+		return err
+	}
+	f.allocated.Store(blocks)
+	return s.update(func(tx *blockmap.Tx) error {
+		if err := editIfThere(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.Allocated = blocks }); err != nil {
+			return err
+		}
+		return editIfThere(tx, catalogKey(tableLayer, head.id), func(r *layerRecord) { r.Void = false })
+	})
+}
+
+// clearFrom clears a layer's records from a block up.
 func (s *Store) clearFrom(l *layer, cut uint64) error {
 	for done := false; !done; {
 		var cleared int64
@@ -163,10 +179,7 @@ func (s *Store) clearFrom(l *layer, cut uint64) error {
 				}
 			}
 			done = changed == 0
-			return edit(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) {
-				r.Blocks -= cleared
-				r.Void = !done
-			})
+			return editIfThere(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) { r.Blocks -= cleared })
 		})
 		if err != nil {
 			return err

@@ -147,7 +147,7 @@ func (s *Store) RemoveVM(name string) error {
 	}
 	v.op.Lock()
 	defer v.op.Unlock()
-	if err := v.present(); err != nil {
+	if err := v.present(name); err != nil {
 		return err
 	}
 	if err := v.empty(); err != nil {
@@ -175,12 +175,13 @@ func (v *VM) empty() error {
 	return nil
 }
 
-// present refuses operations on a VM that was removed while they waited.
-func (v *VM) present() error {
+// present refuses operations on a VM that was removed, or renamed from the name given, while they waited.
+func (v *VM) present(name string) error {
 	v.mu.RLock()
-	defer v.mu.RUnlock()
-	if v.gone {
-		return Errorf(syscall.ENOENT, "the VM is gone")
+	gone := v.gone
+	v.mu.RUnlock()
+	if gone || name != "" && v.Name() != name {
+		return Errorf(syscall.ENOENT, "there is no VM %q any more", name)
 	}
 	return nil
 }
@@ -207,7 +208,7 @@ func (s *Store) RenameVM(old, new string, noReplace bool) error {
 	}
 	v.op.Lock()
 	defer v.op.Unlock()
-	if err := v.present(); err != nil {
+	if err := v.present(old); err != nil {
 		return err
 	}
 	if err := s.reserveName(new, v); err != nil {
@@ -256,7 +257,7 @@ func (v *VM) Create(name string, mode, uid, gid uint32, excl bool) (f *File, cre
 	}
 	v.op.Lock()
 	defer v.op.Unlock()
-	if err := v.present(); err != nil {
+	if err := v.present(""); err != nil {
 		return nil, false, err
 	}
 	if f, err := v.Lookup(name); err == nil {

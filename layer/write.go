@@ -27,11 +27,11 @@ func (f *File) Write(p []byte, off int64, wait bool) (int, error) {
 			return 0, err
 		}
 		defer f.extending.Unlock()
-		if err := f.grow(off); err != nil {
+		if err := f.clearTail(off); err != nil {
 			return 0, err
 		}
 	}
-	if err := f.writeAt(p, off, wait); err != nil {
+	if err := f.writeAt(p, off, true, wait); err != nil {
 		return 0, err
 	}
 	f.touch()
@@ -48,26 +48,32 @@ func (f *File) lockGrowth(wait bool) error {
 	return nil
 }
 
-// grow makes the file at least size long, with zeros. A crash may have left something behind the end in the last
-// block: it is written over before it can show. The caller holds extending.
+// grow makes the file at least size long, with zeros.
 func (f *File) grow(size int64) error {
-	old := f.size.Load()
-	if size <= old {
-		return nil
-	}
-	if tail := min(size, (old+blockSize-1)&^(blockSize-1)); tail > old {
-		owner, _, err := run(f.state.Load().chain.Map, old, int(tail-old), true)
-		if err != nil {
-			return err
-		}
-		if owner != 0 {
-			if err := f.writeAt(make([]byte, tail-old), old, true); err != nil {
-				return err
-			}
-		}
+	f.extending.Lock()
+	defer f.extending.Unlock()
+	if err := f.clearTail(size); err != nil {
+		return err
 	}
 	f.extend(size)
 	return nil
+}
+
+// clearTail comes before the file grows to size. A crash may have left something behind the end in the last block: it
+// is written over before it can show. The caller holds extending.
+func (f *File) clearTail(size int64) error {
+	old := f.size.Load()
+	tail := min(size, (old+blockSize-1)&^(blockSize-1))
+	if tail <= old {
+		return nil
+	}
+	slot := f.vm.store.epochs.enter()
+	defer f.vm.store.epochs.leave(slot)
+	owner, _, err := run(f.state.Load().chain.Map, old, int(tail-old), true)
+	if err != nil || owner == 0 {
+		return err
+	}
+	return f.writeAt(make([]byte, tail-old), old, false, true)
 }
 
 // extend grows the size. Where end is past it, the caller holds extending.
@@ -102,8 +108,8 @@ func (f *File) enter(wait bool) error {
 	}
 }
 
-// writeAt is Write within the barrier.
-func (f *File) writeAt(p []byte, off int64, wait bool) error {
+// writeAt is Write within the barrier. Only with grow does it change the size.
+func (f *File) writeAt(p []byte, off int64, grow, wait bool) error {
 	s, st := f.vm.store, f.state.Load()
 	slot := s.epochs.enter()
 	defer s.epochs.leave(slot)
@@ -117,14 +123,16 @@ func (f *File) writeAt(p []byte, off int64, wait bool) error {
 			err = s.writeRun(st.head, p[:n], off)
 		} else {
 			n = f.untaken(st, off, n, len(p))
-			err = f.take(st, p[:n], off)
+			err = f.take(st, p[:n], off, grow)
 		}
 		if err != nil {
 			return err
 		}
 		p, off = p[n:], off+int64(n)
 	}
-	f.extend(end)
+	if grow {
+		f.extend(end)
+	}
 	return nil
 }
 
@@ -156,11 +164,11 @@ func (f *File) untaken(st *fileState, off int64, n, max int) int {
 }
 
 // take makes the head the owner of the blocks that p at off touches, with p in them.
-func (f *File) take(st *fileState, p []byte, off int64) error {
+func (f *File) take(st *fileState, p []byte, off int64, grow bool) error {
 	for len(p) > 0 {
 		// A region at a time, so that no lock is asked for twice.
 		n := min(len(p), int(blockmap.RegionSize-off%blockmap.RegionSize))
-		if err := f.takeRegion(st, p[:n], off); err != nil {
+		if err := f.takeRegion(st, p[:n], off, grow); err != nil {
 			return err
 		}
 		p, off = p[n:], off+int64(n)
@@ -168,7 +176,7 @@ func (f *File) take(st *fileState, p []byte, off int64) error {
 	return nil
 }
 
-func (f *File) takeRegion(st *fileState, p []byte, off int64) error {
+func (f *File) takeRegion(st *fileState, p []byte, off int64, grow bool) error {
 	unlock := f.lockBlocks(uint64(off)/blockSize, uint64(off+int64(len(p))-1)/blockSize)
 	defer unlock()
 	for len(p) > 0 {
@@ -180,7 +188,7 @@ func (f *File) takeRegion(st *fileState, p []byte, off int64) error {
 		if owner == st.head.id {
 			err = f.vm.store.writeRun(st.head, p[:n], off)
 		} else {
-			n, err = f.takeRun(st, owner, p[:n], off)
+			n, err = f.takeRun(st, owner, p[:n], off, grow)
 		}
 		if err != nil {
 			return err
@@ -215,7 +223,7 @@ func (f *File) lockBlocks(first, last uint64) (unlock func()) {
 //
 // The data is in the page cache before the bit is set, and a bit is only set for a wholly written block: whoever sees
 // the new owner sees the data.
-func (f *File) takeRun(st *fileState, owner LayerID, p []byte, off int64) (int, error) {
+func (f *File) takeRun(st *fileState, owner LayerID, p []byte, off int64, grow bool) (int, error) {
 	s := f.vm.store
 	var err error
 	n := len(p) &^ (blockSize - 1)
@@ -230,7 +238,9 @@ func (f *File) takeRun(st *fileState, owner LayerID, p []byte, off int64) (int, 
 	}
 	first := uint64(off) / blockSize
 	last := uint64(off+int64(n)-1) / blockSize
-	f.extend(off + int64(n)) // before the blocks: see beginFlush
+	if grow {
+		f.extend(off + int64(n)) // before the blocks: see beginFlush
+	}
 	f.own(st, owner, first, last+1)
 	return n, nil
 }

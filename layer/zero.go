@@ -29,10 +29,12 @@ func (f *File) zero(off, n int64, keepSize bool) error {
 		return err
 	}
 	defer f.vm.barrier.RUnlock()
+	slot := f.vm.store.epochs.enter()
+	defer f.vm.store.epochs.leave(slot)
 	end := off + n
 	if size := f.size.Load(); end > size {
 		if !keepSize {
-			if err := f.growLocked(end); err != nil {
+			if err := f.grow(end); err != nil {
 				return err
 			}
 		}
@@ -88,17 +90,17 @@ func (f *File) zeroPart(from, to int64) error {
 	if err != nil || owner == 0 {
 		return err
 	}
-	return f.writeAt(make([]byte, to-from), from, true)
+	return f.writeAt(make([]byte, to-from), from, false, true)
 }
 
 // zeroBlocks makes blocks from up to, not including, to of one region read as zeros. A zero bit is kept only where
-// something below has data. What the head held is punched out after the bits are committed.
+// a layer below says something. What the head held is punched out after the bits are committed.
 func (f *File) zeroBlocks(from, to uint64) error {
 	st, region := f.state.Load(), from/blockmap.RegionBlocks
 	base := region * blockmap.RegionBlocks
 	unlock := f.lockBlocks(from, to-1)
 	defer unlock()
-	below, err := f.shownBelow(st, region)
+	below, err := f.saidBelow(st, region)
 	if err != nil {
 		return err
 	}
@@ -116,28 +118,39 @@ func (f *File) zeroBlocks(from, to uint64) error {
 	return nil
 }
 
-// shownBelow says which blocks of a region would have data without the head.
-func (f *File) shownBelow(st *fileState, region uint64) (*blockmap.Bitmap, error) {
+// saidBelow are the blocks of a region of which a layer below the head says anything, data or zero. Where none does,
+// none ever will: sealed layers only lose bits. A zero bit below is not enough to read as zeros without one here: once
+// what the head has there is committed, that bit may go, and show what it hid.
+func (f *File) saidBelow(st *fileState, region uint64) (*blockmap.Bitmap, error) {
 	s := f.vm.store
-	below := &blockmap.Bitmap{}
+	said := &blockmap.Bitmap{}
 	chain := s.tree.chainBelow(st.head)
 	if chain == nil {
-		return below, nil
+		return said, nil
 	}
-	var owners blockmap.Owners
-	deltas := st.chain.overlay(region)
-	if len(deltas) > 0 && deltas[0].Layer == st.head.id {
-		deltas = deltas[1:]
-	}
-	if err := s.index.Resolve(chain, region, deltas, &owners); err != nil {
-		return nil, Errorf(syscall.EIO, "load the map: %w", err)
-	}
-	for i, owner := range owners {
-		if owner != 0 {
-			below.Set(i)
+	for _, d := range st.chain.overlay(region) { // before the view: what it misses is committed by then
+		if d.Layer != st.head.id {
+			said.Or(&d.Delta.Data)
+			said.Or(&d.Delta.Zero)
 		}
 	}
-	return below, nil
+	err := s.index.View(func(tx *blockmap.Tx) error {
+		for _, segment := range chain.Segments {
+			err := tx.RegionRecords(segment.Lineage, region, segment.Top, func(_ LayerID, r *blockmap.Record) bool {
+				covered := r.Covered()
+				said.Or(&covered)
+				return !said.Full()
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, Errorf(syscall.EIO, "read the index: %w", err)
+	}
+	return said, nil
 }
 
 // disown notes that blocks of a region, which were owner's, read as zeros now.
@@ -199,16 +212,10 @@ func (f *File) Allocate(off, n int64, keepSize bool) error {
 		return hostError("allocate in data file", head, err)
 	}
 	if !keepSize {
-		if err := f.growLocked(off + n); err != nil {
+		if err := f.grow(off + n); err != nil {
 			return err
 		}
 	}
 	f.touch()
 	return nil
-}
-
-func (f *File) growLocked(size int64) error {
-	f.extending.Lock()
-	defer f.extending.Unlock()
-	return f.grow(size)
 }

@@ -1,0 +1,190 @@
+package layer
+
+// Punching: holes in data files, where the index has let go of blocks. What is to be punched is recorded in the
+// transaction that lets go of it, so that no crash forgets it.
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// punch is a part of a data file that the index has let go of.
+type punch struct {
+	layer  LayerID
+	region uint64
+	blocks blockmap.Bitmap
+}
+
+// decodePunch reads a punch record: the blocks are written as a region record's data.
+func decodePunch(key, value []byte) (punch, error) {
+	id, err := keyID(key, 0)
+	if err != nil {
+		return punch{}, err
+	}
+	region, err := keyID(key, 1)
+	if err != nil {
+		return punch{}, err
+	}
+	var r blockmap.Record
+	if err := r.UnmarshalBinary(bytes.Clone(value)); err != nil {
+		return punch{}, fmt.Errorf("punch record of layer %d: %w", id, err)
+	}
+	return punch{layer: LayerID(id), region: region, blocks: r.Data}, nil
+}
+
+func getPunch(tx *blockmap.Tx, id LayerID, region uint64) (punch, error) {
+	key := regionKey(tablePunch, id, region)
+	value, err := tx.Get(key)
+	if err != nil || value == nil {
+		return punch{layer: id, region: region}, err
+	}
+	return decodePunch(key, value)
+}
+
+// setPunch writes or, with no blocks, removes a punch record.
+func setPunch(tx *blockmap.Tx, p punch) error {
+	key := regionKey(tablePunch, p.layer, p.region)
+	if p.blocks.Empty() {
+		tx.Delete(key)
+		return nil
+	}
+	value, err := (&blockmap.Record{Data: p.blocks}).AppendBinary(nil)
+	if err == nil {
+		tx.Put(key, value)
+	}
+	return err
+}
+
+// putPunch records blocks to punch out beside those recorded before, and returns how many are new.
+func putPunch(tx *blockmap.Tx, id LayerID, region uint64, blocks *blockmap.Bitmap) (added int64, err error) {
+	p, err := getPunch(tx, id, region)
+	if err != nil {
+		return 0, err
+	}
+	before := p.blocks.Count()
+	p.blocks.Or(blocks)
+	return int64(p.blocks.Count() - before), setPunch(tx, p)
+}
+
+// punch gives back blocks of a layer that the index has let go of. In a head, they may have been written again since.
+func (r *reclaimer) punch(l *layer, region uint64) error {
+	var p punch
+	err := r.store.index.View(func(tx *blockmap.Tx) (err error) {
+		p, err = getPunch(tx, l.id, region)
+		return err
+	})
+	if err != nil || p.blocks.Empty() {
+		return err
+	}
+	r.store.epochs.wait()
+	punched, err := r.punchBlocks(l, p)
+	if err != nil {
+		return err
+	}
+	return r.forgetPunched(l, p, punched)
+}
+
+// punchBlocks punches those that hold no data now, and returns them. Their lock keeps a head from writing one
+// meanwhile.
+func (r *reclaimer) punchBlocks(l *layer, p punch) (blockmap.Bitmap, error) {
+	s := r.store
+	if !l.hasFile.Load() {
+		return p.blocks, nil
+	}
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	fd, err := s.data.open(l, false)
+	if err != nil {
+		return blockmap.Bitmap{}, err
+	}
+	base := p.region * blockmap.RegionBlocks
+	if f := r.writtenBy(l); f != nil {
+		defer f.lockBlocks(base, base+blockmap.RegionBlocks-1)()
+	}
+	var held blockmap.Bitmap
+	delta := l.unsaved(p.region) // before the view: what it misses is committed by then
+	err = s.index.View(func(tx *blockmap.Tx) (err error) {
+		held, err = heldWith(tx, l, p.region, &delta)
+		return err
+	})
+	if err != nil {
+		return held, err
+	}
+	punched := p.blocks
+	punched.AndNot(&held)
+	var errs []error
+	punched.Runs(func(from, to int) {
+		errs = append(errs, punchHole(fd, int64(base+uint64(from))*blockSize, int64(to-from)*blockSize))
+	})
+	if err := errors.Join(errs...); err != nil {
+		return held, hostError("punch a hole into data file", l, err)
+	}
+	return punched, nil
+}
+
+// forgetPunched takes off the record what was punched, and what the layer holds again. What it gave up again since
+// waits for another turn.
+func (r *reclaimer) forgetPunched(l *layer, p punch, punched blockmap.Bitmap) error {
+	var gone int64
+	var left bool
+	err := r.store.update(func(tx *blockmap.Tx) error {
+		now, err := getPunch(tx, l.id, p.region)
+		if err != nil {
+			return err
+		}
+		delta := l.unsaved(p.region)
+		held, err := heldWith(tx, l, p.region, &delta)
+		if err != nil {
+			return err
+		}
+		before := now.blocks.Count()
+		now.blocks.AndNot(&punched)
+		now.blocks.AndNot(&held)
+		gone, left = int64(before-now.blocks.Count()), !now.blocks.Empty()
+		return setPunch(tx, now)
+	})
+	if err != nil {
+		return err
+	}
+	r.pending.Add(-gone * blockSize)
+	if left {
+		r.add(job{layer: l, region: p.region, punch: true})
+	}
+	return nil
+}
+
+// writtenBy is the file whose head l is, or nil.
+func (r *reclaimer) writtenBy(l *layer) *File {
+	r.store.tree.RLock()
+	defer r.store.tree.RUnlock()
+	return l.owner
+}
+
+// unsaved is what of a region the index does not have of l yet.
+func (l *layer) unsaved(region uint64) (delta blockmap.Delta) {
+	if w := l.writer(); w != nil {
+		delta, _ = w.dirty.Delta(region)
+	}
+	return delta
+}
+
+// heldWith are the blocks of a region that l holds when delta is committed.
+func heldWith(tx *blockmap.Tx, l *layer, region uint64, delta *blockmap.Delta) (blockmap.Bitmap, error) {
+	rec, err := tx.Record(l.lineage.id, region, l.id)
+	delta.Apply(&rec)
+	return rec.Data, err
+}
+
+// punchHole gives back n bytes at off; a file system without holes keeps what it has.
+func punchHole(fd int, off, n int64) error {
+	err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
