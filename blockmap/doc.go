@@ -27,8 +27,13 @@
 // is there afterwards. Nothing is ever in the index that was not passed to an Update.
 //
 // What changed and is not committed is in memory only, as Dirty keeps it: a flush takes a copy with Begin, syncs the data
-// file, commits exactly that copy, and calls End. A crash before the commit loses bits of blocks nobody was promised; a
-// failed commit puts the copy back, and the Index refuses all later Updates, as part of it may be on disk. Zero-byte files that a crash of Badger left are removed by Open, as they would keep it from opening.
+// file, commits exactly that copy, and calls End. A crash before the commit loses bits of blocks nobody was promised. After
+// a failed commit the copy goes back, no View shows any of it, and the Index refuses all later Updates, as part of it may
+// be on disk.
+//
+// Open removes files of no bytes that a crash inside Badger left, which would keep it from opening. Badger syncs its new
+// files but not always the directory they are in: it counts on the file system to make a new file's name durable with
+// its content, as ext4, XFS and btrfs do.
 //
 // # Locks
 //

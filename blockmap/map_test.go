@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -212,16 +213,27 @@ func TestMapRaces(t *testing.T) {
 	})
 	background(func(i int) {
 		d.m.InvalidateFrom(uint64(i%regions) * RegionBlocks)
-		c.Used()
+		time.Sleep(tick) // it holds all locks and would have nobody else get any
 	})
-	for i := range 4000 {
+	for i := range 20000 {
 		d.write(uint64(i%regions), i*13%1000, i*13%1000+20, false)
-		if i%200 == 0 {
+		if i%1000 == 0 {
 			d.seal()
 		}
 	}
 	stop.Store(true)
 	wg.Wait()
+
+	// What came of it in memory is what the index and the overlay say.
+	for region := range uint64(regions) {
+		var want Owners
+		require.NoError(t, x.Resolve(d.m.Chain(), region, d.overlay(region), &want))
+		d.m.LockRegion(region)
+		if l := d.m.dir.get(region); l != nil {
+			require.Equal(t, want, *l.owners())
+		}
+		d.m.UnlockRegion(region)
+	}
 }
 
 // A commit that ends while a region is being loaded is found either in the overlay or in the index. Were the overlay asked
