@@ -63,6 +63,7 @@ func TestDirty(t *testing.T) {
 			"": func(t *rapid.T) {
 				dirty := 0
 				for region := range uint64(regions) {
+					checkNextRegion(t, &d, region, regions)
 					r := index[region]
 					delta, ok := d.Delta(region)
 					require.Equal(t, ok, !delta.Empty())
@@ -77,6 +78,19 @@ func TestDirty(t *testing.T) {
 			},
 		})
 	})
+}
+
+// checkNextRegion compares NextRegion with asking for every region.
+func checkNextRegion(t *rapid.T, d *Dirty, region, regions uint64) {
+	next, ok := d.NextRegion(region)
+	for ; region < regions; region++ {
+		if _, there := d.Delta(region); there {
+			require.True(t, ok)
+			require.Equal(t, region, next)
+			return
+		}
+	}
+	require.False(t, ok)
 }
 
 // What Begin returned is read without a lock while others go on setting: the race detector watches.

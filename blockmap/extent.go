@@ -12,25 +12,31 @@ import (
 // committed; ok is false if there is none. It costs a seek for each lineage of the chain.
 func (x *Index) NextRegion(c *Chain, region uint64) (next uint64, ok bool, err error) {
 	err = x.View(func(t *Tx) error {
-		it := t.base.NewIterator(badger.IteratorOptions{})
-		defer it.Close()
 		for _, s := range c.Segments {
-			prefix := lineageKey(nil, s.Lineage)
-			it.Seek(regionKey(nil, s.Lineage, region))
-			if !it.ValidForPrefix(prefix) {
-				continue
-			}
-			found, _, err := parseRecordKey(it.Item().Key())
+			found, there, err := t.nextRegion(s.Lineage, region)
 			if err != nil {
 				return fmt.Errorf("find the next region: %w", err)
 			}
-			if !ok || found < next {
+			if there && (!ok || found < next) {
 				next, ok = found, true
 			}
 		}
 		return nil
 	})
 	return next, ok, err
+}
+
+// nextRegion returns the first region from region up in which the lineage has a committed record.
+func (t *Tx) nextRegion(l LineageID, region uint64) (next uint64, ok bool, err error) {
+	// With a prefix the iterator does not wander through what was deleted of the lineages behind.
+	it := t.base.NewIterator(badger.IteratorOptions{Prefix: lineageKey(nil, l)})
+	defer it.Close()
+	it.Seek(regionKey(nil, l, region))
+	if !it.Valid() {
+		return 0, false, nil
+	}
+	next, _, err = parseRecordKey(it.Item().Key())
+	return next, err == nil, err
 }
 
 // NextRegion returns the first region from region up in which something is uncommitted; ok is false if there is none.

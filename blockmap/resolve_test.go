@@ -204,3 +204,36 @@ func TestResolveStops(t *testing.T) {
 	require.Equal(t, slices.Repeat([]LayerID{9}, 512), out[:512])
 	require.Equal(t, slices.Repeat([]LayerID{0}, 512), out[512:])
 }
+
+func TestNextRegion(t *testing.T) {
+	x := openIndex(t, t.TempDir(), Options{})
+	lineage := LineageID(0) // each run has its own
+	rapid.Check(t, func(t *rapid.T) {
+		lineage += 10
+		chain := &Chain{Segments: []Segment{{lineage + 2, 9}, {lineage + 1, 5}}}
+		var there [10]bool
+		require.NoError(t, x.Update(func(tx *Tx) error {
+			for range rapid.IntRange(0, 4).Draw(t, "records") {
+				region := rapid.Uint64Range(0, 9).Draw(t, "region")
+				l := lineage + LineageID(rapid.IntRange(0, 3).Draw(t, "lineage"))
+				tx.PutRecord(l, region, 4, &Record{Data: run(1, 2)})
+				there[region] = there[region] || l == lineage+1 || l == lineage+2
+			}
+			return nil
+		}))
+		for region, want := uint64(len(there)), len(there); ; region-- {
+			if region < uint64(len(there)) && there[region] {
+				want = int(region)
+			}
+			next, ok, err := x.NextRegion(chain, region)
+			require.NoError(t, err)
+			require.Equal(t, want < len(there), ok)
+			if ok {
+				require.EqualValues(t, want, next)
+			}
+			if region == 0 {
+				break
+			}
+		}
+	})
+}
