@@ -13,14 +13,19 @@ import (
 	"github.com/snapfs/snapfs/layer"
 )
 
-// viewTimeout is for how long the kernel may keep the attributes of a snapshot's file, which never change. With
-// none, each read(2) from the page cache would ask for the size first.
-const viewTimeout = time.Hour
+// keepTimeout is for how long the kernel may keep the little that changes only through the kernel itself, or never:
+// the names of VMs and .snapshots, and the attributes of snapshots' files. Without these each read(2) from the page
+// cache would ask for the size first.
+const keepTimeout = time.Hour
 
 const (
 	readOnly    = 0o555
 	ownerWrites = 0o755
 )
+
+// uncounted is the number of links of directories with many others in them, and says that nobody counted: each step
+// of a path asks for it.
+const uncounted = 1
 
 func (s *server) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	return statusOf(s.attrOut(node(in.NodeId), out))
@@ -32,7 +37,7 @@ func (s *server) attrOut(n node, out *fuse.AttrOut) error {
 		return err
 	}
 	if n.kind() == kindView {
-		out.SetTimeout(viewTimeout)
+		out.SetTimeout(keepTimeout)
 	}
 	return nil
 }
@@ -43,8 +48,11 @@ func (s *server) entryOut(n node, out *fuse.EntryOut) error {
 		return err
 	}
 	out.NodeId = uint64(n)
-	if n.kind() == kindView {
-		out.SetAttrTimeout(viewTimeout)
+	switch n.kind() {
+	case kindView:
+		out.SetAttrTimeout(keepTimeout)
+	case kindVM, kindSnapDir:
+		out.SetEntryTimeout(keepTimeout)
 	}
 	return nil
 }
@@ -109,7 +117,7 @@ func (s *server) rootAttr() layer.Attr {
 		UID:   uint32(os.Geteuid()),
 		GID:   uint32(os.Getegid()),
 		Atime: changed, Mtime: changed, Ctime: changed,
-		Nlink: uint32(2 + len(s.store.VMs()) + s.listedSnapDir()),
+		Nlink: uncounted,
 	}
 }
 
@@ -137,7 +145,6 @@ func (s *server) snapDirAttr(n node) (layer.Attr, error) {
 	if n.vmID() == 0 {
 		a := s.rootAttr()
 		a.Mode = syscall.S_IFDIR | readOnly
-		a.Nlink = 2
 		return a, nil
 	}
 	vm, err := s.vmOf(n)
@@ -146,20 +153,8 @@ func (s *server) snapDirAttr(n node) (layer.Attr, error) {
 	}
 	a := vm.Attr()
 	a.Mode = syscall.S_IFDIR | a.Mode&ownerWrites
-	a.Size, a.Blocks = 0, 0
-	snapshots := vm.Snapshots()
-	a.Nlink = uint32(2 + len(snapshots))
-	if len(snapshots) > 0 {
-		a.Mtime = latest(a.Mtime, snapshots[len(snapshots)-1].Created())
-	}
+	a.Size, a.Blocks, a.Nlink = 0, 0, uncounted
 	return a, nil
-}
-
-func latest(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 // snapshotAttr is a snapshot's directory: the VM directory's without any right to write.

@@ -16,8 +16,9 @@
 // # Caching
 //
 // A revert changes names and sizes while the kernel looks the other way, and notifying it from within a request
-// deadlocks on the locks that this request holds. So the kernel may keep neither names nor attributes, except the
-// attributes and pages of snapshots' files, which never change. Disks are direct I/O with parallel writes.
+// deadlocks on the locks that this request holds. So the kernel may keep neither names nor attributes, except those
+// that change through the kernel alone, the names of VMs and .snapshots, and the attributes and pages of snapshots'
+// files, which never change. Disks are direct I/O with parallel writes.
 //
 // # Failures
 //

@@ -19,16 +19,9 @@ func TestVMs(t *testing.T) {
 		require.NoError(t, unix.Stat(m.dir, &st))
 		return st.Mtim.Nano()
 	}
-	links := func() uint64 {
-		var st unix.Stat_t
-		require.NoError(t, unix.Stat(m.dir, &st))
-		return st.Nlink
-	}
 	before := changed()
-	require.EqualValues(t, 2, links())
 	m.vm("old", "x")
 	require.Greater(t, changed(), before)
-	require.EqualValues(t, 3, links())
 	m.do("old", "create", "one")
 	require.NoError(t, os.Rename(m.path("old"), m.path("new")))
 	require.Equal(t, []string{"new"}, m.list())
@@ -40,7 +33,6 @@ func TestVMs(t *testing.T) {
 	require.NoError(t, os.Remove(m.path("new", "disk")))
 	require.NoError(t, unix.Rmdir(m.path("new")))
 	require.Empty(t, m.list())
-	require.EqualValues(t, 2, links())
 	require.Contains(t, m.read(layer.SnapDir, "log"), "vm-removed vm=new")
 	require.NoError(t, os.Mkdir(m.path("new"), 0o755))
 	require.NotContains(t, m.read("new", layer.SnapDir, "log"), "one", "another VM's log")
