@@ -111,12 +111,15 @@ func newMixed(o *Owners) *mixed {
 	m := new(mixed)
 	palette := m.small[:0]
 	seen := make(map[LayerID]uint32)
+	var n uint32
 	for i, id := range o {
-		n, ok := seen[id]
-		if !ok {
-			n = uint32(len(palette))
-			seen[id] = n
-			palette = append(palette, id)
+		if i == 0 || id != o[i-1] { // mostly it is the same
+			var ok bool
+			if n, ok = seen[id]; !ok {
+				n = uint32(len(palette))
+				seen[id] = n
+				palette = append(palette, id)
+			}
 		}
 		m.put(i, n)
 	}
