@@ -85,7 +85,8 @@ func (a *app) exportFile(ctx context.Context, source, image, format string, forc
 		return err
 	}
 	return replaceFile(filepath.Dir(image), image, force, func(part *os.File) error {
-		err := a.convertImage(ctx, "exporting", "-f", "raw", "-O", format, localFile(source), localFile(part.Name()))
+		// Not through the page cache: nobody will read this again.
+		err := a.convertImage(ctx, "exporting", "-T", "none", "-f", "raw", "-O", format, localFile(source), localFile(part.Name()))
 		if err != nil || format != "raw" {
 			return err
 		}

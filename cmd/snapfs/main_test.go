@@ -33,6 +33,7 @@ func done(t *testing.T, args ...string) string {
 	t.Helper()
 	code, stdout, stderr := snapfs(args...)
 	require.Equal(t, exitDone, code, "snapfs %s: %s", strings.Join(args, " "), stderr)
+	require.Empty(t, stderr)
 	return stdout
 }
 

@@ -34,8 +34,7 @@ func (a *app) newProgress(what string) *progress {
 	return a.startProgress(progressbar.NewOptions(10000,
 		progressbar.OptionSetWriter(a.stderr),
 		progressbar.OptionSetDescription(what),
-		progressbar.OptionFullWidth(),
-		progressbar.OptionSetRenderBlankState(true)))
+		progressbar.OptionFullWidth()))
 }
 
 // working shows a wheel until the function it returns is called.
