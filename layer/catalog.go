@@ -57,6 +57,7 @@ type fileRecord struct {
 type lineageRecord struct {
 	Parent lineageID `json:"parent,omitempty"` // 0: grew from nothing
 	Branch LayerID   `json:"branch,omitempty"` // layers of Parent up to this one lie below
+	Into   bool      `json:"into,omitempty"`   // it is being merged into Parent: some of its records are there
 }
 
 type layerRecord struct {

@@ -187,7 +187,8 @@ func (k *check) checkRecords() error {
 
 func (k *check) checkRecord(tx *blockmap.Tx, lin lineageID, region uint64, id LayerID, r *blockmap.Record) error {
 	l, known := k.catalog.layers[id]
-	if !known || l.Lineage != lin {
+	own := k.catalog.lineages[l.Lineage]
+	if !known || l.Lineage != lin && !(own.Into && own.Parent == lin) {
 		k.found(layerName(id), "has a record in lineage %d, of which it is not", lin)
 		return nil
 	}

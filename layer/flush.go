@@ -150,7 +150,7 @@ func (f *File) commitFlush(b *batch) error {
 				}
 			}
 			for n = 0; n < len(regions) && tx.Size() < s.index.MaxTx()/2; n++ {
-				if err := putRegion(tx, b, regions[n]); err != nil {
+				if err := s.putRegion(tx, b, regions[n]); err != nil {
 					return err
 				}
 			}
@@ -188,16 +188,16 @@ func (r *fileRecord) setMeta(m fileMeta) {
 }
 
 // putRegion applies what changed in a region to the layer's record of it, and records what is to be punched out.
-func putRegion(tx *blockmap.Tx, b *batch, region uint64) error {
+func (s *Store) putRegion(tx *blockmap.Tx, b *batch, region uint64) error {
 	l := b.layer
-	r, err := tx.Record(l.lineage.id, region, l.id)
+	in, r, err := s.tree.recordToChange(tx, l, region)
 	if err != nil {
 		return err
 	}
 	if delta := b.deltas[region]; delta != nil {
 		was := r.Empty()
 		delta.Apply(&r)
-		putRecord(tx, l, region, was, &r)
+		putRecord(tx, in, l.id, region, was, &r)
 	}
 	if blocks := b.punch[region]; blocks != nil {
 		added, err := putPunch(tx, l.id, region, blocks)
@@ -207,14 +207,14 @@ func putRegion(tx *blockmap.Tx, b *batch, region uint64) error {
 	return nil
 }
 
-// putRecord puts a layer's record of a region, and keeps the list of regions that the layer has records in. was says
+// putRecord puts a layer's record of a region under its lineage, and keeps the list of regions that the layer has records in. was says
 // whether it had one here.
-func putRecord(tx *blockmap.Tx, l *layer, region uint64, wasEmpty bool, r *blockmap.Record) {
-	tx.PutRecord(l.lineage.id, region, l.id, r)
+func putRecord(tx *blockmap.Tx, in lineageID, l LayerID, region uint64, wasEmpty bool, r *blockmap.Record) {
+	tx.PutRecord(in, region, l, r)
 	switch {
 	case wasEmpty && !r.Empty():
-		tx.Put(regionKey(tableTouched, l.id, region), nil)
+		tx.Put(regionKey(tableTouched, l, region), nil)
 	case !wasEmpty && r.Empty():
-		tx.Delete(regionKey(tableTouched, l.id, region))
+		tx.Delete(regionKey(tableTouched, l, region))
 	}
 }

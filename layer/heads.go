@@ -5,6 +5,7 @@ package layer
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,7 +66,7 @@ func (h *heads) prepare() error {
 func (h *heads) placeLocked(n *newHead) {
 	s := h.vm.store
 	lin := n.over.lineage
-	if lin.newest() != n.over {
+	if lin.newest() != n.over || slices.ContainsFunc(n.over.grown, func(g *lineage) bool { return g.into }) {
 		lin = &lineage{id: lineageID(s.newID()), parent: n.over.lineage, branch: n.over.id}
 		s.tree.lineages[lin.id] = lin
 		n.over.grown = append(n.over.grown, lin)
@@ -90,8 +91,8 @@ func (h *heads) removeFromTree() {
 	t := h.vm.store.tree
 	t.Lock()
 	defer t.Unlock()
-	for i := len(h.new) - 1; i >= 0; i-- {
-		t.removeLocked(h.new[i].head)
+	for _, n := range slices.Backward(h.new) {
+		t.removeLocked(n.head)
 	}
 }
 

@@ -66,8 +66,18 @@ type lineage struct {
 	id     lineageID
 	parent *lineage
 	branch LayerID  // layers of parent up to this one lie below
+	into   bool     // it is being merged into parent: see merge.go
 	layers []*layer // by rising id, guarded by Store.tree
 	cuts   int      // layers that ever got a cut, guarded by Store.tree
+}
+
+// below is the id up to which the parent's records are those of layers below n. Records on their way from n to its
+// parent are there under their own ids, up to top.
+func (n *lineage) below(top LayerID) LayerID {
+	if n.into {
+		return top
+	}
+	return n.branch
 }
 
 // newest returns nil for an empty lineage.
@@ -182,7 +192,7 @@ func (t *tree) childrenLocked(l *layer) []*layer {
 func (t *tree) chainLocked(l *layer) *blockmap.Chain {
 	chain := &blockmap.Chain{}
 	top := l.id
-	for n := l.lineage; n != nil; n, top = n.parent, n.branch {
+	for n := l.lineage; n != nil; n, top = n.parent, n.below(top) {
 		chain.Segments = append(chain.Segments, blockmap.Segment{Lineage: n.id, Top: top})
 		if n.cuts == 0 {
 			continue

@@ -178,7 +178,7 @@ func (s *Store) loadTree(c *catalog) error {
 		if parent == nil {
 			return fmt.Errorf("lineage %d grew from lineage %d, which is missing", id, r.Parent)
 		}
-		n.parent, n.branch = parent, r.Branch
+		n.parent, n.branch, n.into = parent, r.Branch, r.Into
 		below := t.branchLocked(n)
 		if below == nil {
 			return fmt.Errorf("lineage %d grew from layer %d, which is missing", id, r.Branch)

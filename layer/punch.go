@@ -109,7 +109,7 @@ func (r *reclaimer) punchBlocks(l *layer, p punch) (blockmap.Bitmap, error) {
 	var held blockmap.Bitmap
 	delta := l.unsaved(p.region) // before the view: what it misses is committed by then
 	err = s.index.View(func(tx *blockmap.Tx) (err error) {
-		held, err = heldWith(tx, l, p.region, &delta)
+		held, err = s.tree.heldWith(tx, l, p.region, &delta)
 		return err
 	})
 	if err != nil {
@@ -138,7 +138,7 @@ func (r *reclaimer) forgetPunched(l *layer, p punch, punched blockmap.Bitmap) er
 			return err
 		}
 		delta := l.unsaved(p.region)
-		held, err := heldWith(tx, l, p.region, &delta)
+		held, err := r.store.tree.heldWith(tx, l, p.region, &delta)
 		if err != nil {
 			return err
 		}
@@ -174,8 +174,10 @@ func (l *layer) unsaved(region uint64) (delta blockmap.Delta) {
 }
 
 // heldWith are the blocks of a region that l holds when delta is committed.
-func heldWith(tx *blockmap.Tx, l *layer, region uint64, delta *blockmap.Delta) (blockmap.Bitmap, error) {
-	rec, err := tx.Record(l.lineage.id, region, l.id)
+func (t *tree) heldWith(tx *blockmap.Tx, l *layer, region uint64, delta *blockmap.Delta) (blockmap.Bitmap, error) {
+	t.RLock()
+	rec, err := l.recordLocked(tx, region)
+	t.RUnlock()
 	delta.Apply(&rec)
 	return rec.Data, err
 }

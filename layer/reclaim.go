@@ -32,12 +32,13 @@ type reclaimer struct {
 	done    chan struct{}
 }
 
-// job is a retired layer to look through, one region of it, or blocks to punch.
+// job is a retired layer to look through, one region of it, blocks to punch, or a lineage to merge into its parent.
 type job struct {
 	layer  *layer
 	whole  bool
 	region uint64
 	punch  bool
+	merge  *lineage
 }
 
 func newReclaimer(s *Store) *reclaimer {
@@ -99,13 +100,15 @@ func (r *reclaimer) run() {
 		delete(r.queued, j)
 		r.mu.Unlock()
 		if err := r.do(j); err != nil {
-			r.store.opts.Event("", "reclaim-failed", "layer", uint64(j.layer.id), "error", err.Error())
+			r.store.opts.Event("", "reclaim-failed", "error", err.Error())
 		}
 	}
 }
 
 func (r *reclaimer) do(j job) error {
 	switch {
+	case j.merge != nil:
+		return r.merge(j.merge)
 	case j.punch:
 		return r.punch(j.layer, j.region)
 	case j.whole:
@@ -131,16 +134,19 @@ func (r *reclaimer) isLive(l *layer) bool {
 func (r *reclaimer) resume(c *catalog) {
 	s := r.store
 	s.tree.RLock()
-	var retired []job
+	var jobs []job
 	for _, n := range s.tree.lineages {
 		for _, l := range n.layers {
 			if !l.liveLocked() {
-				retired = append(retired, job{layer: l, whole: true})
+				jobs = append(jobs, job{layer: l, whole: true})
 			}
+		}
+		if n.into || s.tree.onlyContinuationLocked(n) {
+			jobs = append(jobs, job{merge: n})
 		}
 	}
 	s.tree.RUnlock()
-	r.add(retired...)
+	r.add(jobs...)
 	for _, p := range c.punches {
 		l := s.tree.layer(p.layer)
 		if l == nil {
@@ -288,11 +294,11 @@ func (r *reclaimer) regions(l *layer, regions []uint64) error {
 
 // clearDead clears the bits of dead blocks, and returns those of them that held data.
 func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZeros *blockmap.Bitmap) (dead blockmap.Bitmap, err error) {
-	rec, err := tx.Record(l.lineage.id, region, l.id)
+	t := r.store.tree
+	in, rec, err := t.recordToChange(tx, l, region)
 	if err != nil || rec.Empty() {
 		return dead, err
 	}
-	t := r.store.tree
 	t.RLock()
 	needed, err := t.neededLocked(tx, l, region, rec.Covered())
 	t.RUnlock()
@@ -304,7 +310,7 @@ func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZero
 	kept.Zero.And(&needed)
 	kept.Zero.AndNot(idleZeros)
 	if kept != rec {
-		putRecord(tx, l, region, false, &kept)
+		putRecord(tx, in, l.id, region, false, &kept)
 	}
 	dead = rec.Data
 	dead.AndNot(&needed)
@@ -317,7 +323,7 @@ func (t *tree) neededLocked(tx *blockmap.Tx, l *layer, region uint64, blocks blo
 	var needed blockmap.Bitmap
 	for _, child := range t.childrenLocked(l) {
 		seen := blocks
-		rec, err := tx.Record(child.lineage.id, region, child.id)
+		rec, err := child.recordLocked(tx, region)
 		if err != nil {
 			return needed, err
 		}
@@ -376,7 +382,9 @@ func (r *reclaimer) leaveIfEmpty(l *layer) error {
 	}
 	s.tree.Lock()
 	d.showLocked(s.tree)
+	jobs := d.mergesLocked(s.tree)
 	s.tree.Unlock()
+	r.add(jobs...)
 	if !l.hasFile.Load() {
 		return nil
 	}

@@ -169,7 +169,7 @@ func (s *Store) clearFrom(l *layer, cut uint64) error {
 			}
 			changed := 0
 			for _, region := range regions {
-				n, ok, err := clearRegion(tx, l, region, cut)
+				n, ok, err := s.clearRegion(tx, l, region, cut)
 				if err != nil {
 					return err
 				}
@@ -212,8 +212,8 @@ var errEnough = errors.New("enough")
 
 // clearRegion clears what the layer says of blocks from cut up, and returns how many blocks of data those were, and
 // whether there was anything.
-func clearRegion(tx *blockmap.Tx, l *layer, region, cut uint64) (data int64, any bool, err error) {
-	r, err := tx.Record(l.lineage.id, region, l.id)
+func (s *Store) clearRegion(tx *blockmap.Tx, l *layer, region, cut uint64) (data int64, any bool, err error) {
+	in, r, err := s.tree.recordToChange(tx, l, region)
 	if err != nil {
 		return 0, false, err
 	}
@@ -227,6 +227,6 @@ func clearRegion(tx *blockmap.Tx, l *layer, region, cut uint64) (data int64, any
 	if r == before {
 		return 0, false, nil
 	}
-	putRecord(tx, l, region, before.Empty(), &r)
+	putRecord(tx, in, l.id, region, before.Empty(), &r)
 	return int64(held - r.Data.Count()), true, nil
 }

@@ -1,0 +1,266 @@
+package layer
+
+// Merging lineages: one that is its parent's only continuation becomes part of it, so that what resolution costs does
+// not grow with every revert that was ever made.
+//
+//	commit the lineage as merging, let readers look in both   crash: the start goes on
+//	move its records, a region at a time, in chunks           crash: the same
+//	commit its layers as the parent's                         crash: it is done
+
+import (
+	"errors"
+	"math"
+	"slices"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// mergeLayers is up to how many layers a lineage is merged: all records of a region move in one transaction.
+const mergeLayers = 2000
+
+// onlyContinuationLocked says whether n is all that goes on from its parent's newest layer.
+func (t *tree) onlyContinuationLocked(n *lineage) bool {
+	if n.parent == nil || len(n.layers) == 0 || len(n.layers) > mergeLayers || t.lineages[n.id] != n {
+		return false
+	}
+	for _, l := range n.layers { // one merge of a chain at a time
+		if slices.ContainsFunc(l.grown, func(g *lineage) bool { return g.into }) {
+			return false
+		}
+	}
+	top := n.parent.newest()
+	return top != nil && top.id == n.branch && len(top.grown) == 1 && !n.parent.into
+}
+
+// mergesLocked are the lineages that can be merged now that a layer has left.
+func (d *departure) mergesLocked(t *tree) []job {
+	if d.below == nil {
+		return nil
+	}
+	var jobs []job
+	for _, n := range d.below.grown {
+		if t.onlyContinuationLocked(n) {
+			jobs = append(jobs, job{merge: n})
+		}
+	}
+	return jobs
+}
+
+// recordToChange reads a layer's record of a region for an Update that will write it, and says under which lineage to
+// put it. Where a merge is under way, the region moves first.
+func (t *tree) recordToChange(tx *blockmap.Tx, l *layer, region uint64) (lineageID, blockmap.Record, error) {
+	t.RLock()
+	n := l.lineage
+	in, from := n.id, lineageID(0)
+	if n.into {
+		in, from = n.parent.id, n.id
+	}
+	t.RUnlock()
+	if from != 0 {
+		if err := moveRegion(tx, from, in, region); err != nil {
+			return in, blockmap.Record{}, err
+		}
+	}
+	r, err := tx.Record(in, region, l.id)
+	return in, r, err
+}
+
+// recordLocked reads a layer's record of a region. The caller holds the tree.
+func (l *layer) recordLocked(tx *blockmap.Tx, region uint64) (blockmap.Record, error) {
+	n := l.lineage
+	r, err := tx.Record(n.id, region, l.id)
+	if err == nil && n.into && r.Empty() {
+		return tx.Record(n.parent.id, region, l.id)
+	}
+	return r, err
+}
+
+// moveRegion moves all records of a region from one lineage to another.
+func moveRegion(tx *blockmap.Tx, from, to lineageID, region uint64) error {
+	type found struct {
+		id LayerID
+		r  blockmap.Record
+	}
+	var records []found
+	err := tx.RegionRecords(from, region, math.MaxUint64, func(id LayerID, r *blockmap.Record) bool {
+		records = append(records, found{id, *r})
+		return true
+	})
+	for _, f := range records {
+		tx.PutRecord(to, region, f.id, &f.r)
+		tx.PutRecord(from, region, f.id, &blockmap.Record{})
+	}
+	return err
+}
+
+// merge makes n part of its parent.
+func (r *reclaimer) merge(n *lineage) error {
+	if ok, err := r.beginMerge(n); !ok || err != nil {
+		return err
+	}
+	for !r.stopped() {
+		done, err := r.moveRecords(n)
+		if err != nil {
+			return err
+		}
+		if done {
+			return r.endMerge(n)
+		}
+	}
+	return nil
+}
+
+// beginMerge marks n as merging and lets all readers look in both lineages. It holds up operations of the VM, so that
+// no chain is made or kept that does not.
+func (r *reclaimer) beginMerge(n *lineage) (bool, error) {
+	s := r.store
+	v := s.vmOf(n)
+	if v == nil {
+		return false, nil // its last file or snapshot just went: so will it
+	}
+	v.op.Lock()
+	defer v.op.Unlock()
+	s.tree.RLock()
+	begun, ok := n.into, s.tree.onlyContinuationLocked(n)
+	record := lineageRecord{Branch: n.branch, Into: true}
+	if ok {
+		record.Parent = n.parent.id
+	}
+	s.tree.RUnlock()
+	if begun || !ok {
+		return begun, nil
+	}
+	err := s.update(func(tx *blockmap.Tx) error {
+		return editIfThere(tx, catalogKey(tableLineage, n.id), func(old *lineageRecord) { *old = record })
+	})
+	if err != nil {
+		return false, err
+	}
+	v.mu.Lock()
+	s.tree.Lock()
+	n.into = true
+	s.tree.Unlock()
+	s.refreshChains()
+	v.mu.Unlock()
+	s.epochs.wait() // for whoever is loading with a chain of before
+	return true, nil
+}
+
+// vmOf is the VM whose file or snapshot has a layer of n, or nil.
+func (s *Store) vmOf(n *lineage) *VM {
+	s.tree.RLock()
+	defer s.tree.RUnlock()
+	for _, l := range n.layers {
+		switch {
+		case l.snap != nil:
+			return l.snap.vm
+		case l.owner != nil:
+			return l.owner.vm
+		}
+	}
+	return nil
+}
+
+// refreshChains has every map in use look where the tree says now.
+func (s *Store) refreshChains() {
+	s.files.Range(func(_, f any) bool {
+		st := f.(*File).state.Load()
+		st.chain.SetChain(s.tree.chain(st.head))
+		return true
+	})
+	s.views.Range(func(_, w any) bool {
+		w2 := w.(*View)
+		if chain := w2.chain.Load(); chain != nil {
+			chain.SetChain(s.tree.chain(w2.layer))
+		}
+		return true
+	})
+}
+
+// moveRecords moves some regions, and says whether none is left.
+func (r *reclaimer) moveRecords(n *lineage) (done bool, err error) {
+	s := r.store
+	s.tree.RLock()
+	to := n.parent.id
+	s.tree.RUnlock()
+	err = s.update(func(tx *blockmap.Tx) error {
+		regions, err := firstRegions(tx, n.id, regionsAtOnce)
+		if err != nil {
+			return err
+		}
+		done = len(regions) == 0
+		for _, region := range regions {
+			if err := moveRegion(tx, n.id, to, region); err != nil {
+				return err
+			}
+			if tx.Size() > s.index.MaxTx()/4 {
+				break
+			}
+		}
+		return nil
+	})
+	return done, err
+}
+
+// firstRegions lists up to max regions in which a lineage has records.
+func firstRegions(tx *blockmap.Tx, n lineageID, max int) ([]uint64, error) {
+	var regions []uint64
+	err := tx.Records(n, func(region uint64, _ LayerID, _ *blockmap.Record) error {
+		if len(regions) == 0 || regions[len(regions)-1] != region {
+			if len(regions) == max {
+				return errEnough
+			}
+			regions = append(regions, region)
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return regions, err
+}
+
+// endMerge makes the layers the parent's. Whoever writes a record of one until that is seen in memory puts it under the
+// parent already, as the lineage is merging.
+func (r *reclaimer) endMerge(n *lineage) error {
+	s := r.store
+	v := s.vmOf(n)
+	if v != nil {
+		v.op.Lock() // no head is put over its layers meanwhile
+		defer v.op.Unlock()
+	}
+	s.tree.RLock()
+	var layers []*layer
+	layers = append(layers, n.layers...)
+	parent := n.parent
+	s.tree.RUnlock()
+	err := s.update(func(tx *blockmap.Tx) error {
+		for _, l := range layers {
+			if err := editIfThere(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) { r.Lineage = parent.id }); err != nil {
+				return err
+			}
+			for _, g := range l.grown {
+				if err := editIfThere(tx, catalogKey(tableLineage, g.id), func(r *lineageRecord) { r.Parent = parent.id }); err != nil {
+					return err
+				}
+			}
+		}
+		tx.Delete(catalogKey(tableLineage, n.id))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.tree.Lock()
+	defer s.tree.Unlock()
+	s.tree.dropLineageLocked(n)
+	for _, l := range layers {
+		l.lineage = parent
+		parent.layers = append(parent.layers, l)
+		for _, g := range l.grown {
+			g.parent = parent
+		}
+	}
+	parent.cuts += n.cuts
+	return nil
+}
