@@ -24,6 +24,7 @@ func isTerminal(stream any) bool {
 
 // progress is a bar on stderr from 0 to 100 %, or a turning wheel where nobody knows how long it will take.
 type progress struct {
+	wheel   bool
 	percent atomic.Uint64 // bits of a float64
 	stop    chan struct{}
 	done    sync.WaitGroup
@@ -31,25 +32,28 @@ type progress struct {
 
 // newProgress starts a bar. It shows nothing without a terminal, and nothing before quietFor is over.
 func (a *app) newProgress(what string) *progress {
-	return a.startProgress(progressbar.NewOptions(10000,
+	p := &progress{stop: make(chan struct{})}
+	p.start(a, progressbar.NewOptions(10000,
 		progressbar.OptionSetWriter(a.stderr),
 		progressbar.OptionSetDescription(what),
 		progressbar.OptionFullWidth()))
+	return p
 }
 
 // working shows a wheel until the function it returns is called.
 func (a *app) working(what string) (done func()) {
-	return a.startProgress(progressbar.NewOptions(-1,
+	p := &progress{wheel: true, stop: make(chan struct{})}
+	p.start(a, progressbar.NewOptions(-1,
 		progressbar.OptionSetWriter(a.stderr),
-		progressbar.OptionSetDescription(what))).finish
+		progressbar.OptionSetDescription(what),
+		progressbar.OptionSetSpinnerChangeInterval(0))) // it turns when we render it
+	return p.finish
 }
 
-func (a *app) startProgress(bar *progressbar.ProgressBar) *progress {
-	p := &progress{stop: make(chan struct{})}
+func (p *progress) start(a *app, bar *progressbar.ProgressBar) {
 	if isTerminal(a.stderr) {
 		p.done.Go(func() { p.show(bar) })
 	}
-	return p
 }
 
 // set moves the bar to so many percent.
@@ -70,10 +74,10 @@ func (p *progress) show(bar *progressbar.ProgressBar) {
 			return
 		case <-next:
 		}
-		if bar.GetMax() > 0 {
-			_ = bar.Set(int(math.Float64frombits(p.percent.Load()) * 100))
+		if p.wheel {
+			_ = bar.RenderBlank()
 		} else {
-			_ = bar.Add(1)
+			_ = bar.Set(int(math.Float64frombits(p.percent.Load()) * 100))
 		}
 		next = time.After(200 * time.Millisecond)
 	}
