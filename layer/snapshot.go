@@ -97,6 +97,10 @@ func (n *Snapshot) Info() SnapshotInfo {
 	return info
 }
 
+// snapshotRoom is what must be free above the reserve for a snapshot, in bytes: more than its records take, and no less
+// than the largest write, so that where guests are refused snapshots are too.
+const snapshotRoom = 1 << 20
+
 // CreateSnapshot makes a snapshot of the VM at one instant; EEXIST, EINVAL, ENOENT for a file that is not there, ENOSPC
 // below the reserve. Guests wait for the swap of heads only. It returns when the snapshot would survive a power loss.
 //
@@ -120,7 +124,7 @@ func (v *VM) CreateSnapshot(o CreateOptions) (SnapshotInfo, error) {
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
-	if err := v.store.space.take(int64(len(files)+1) * blockSize); err != nil {
+	if err := v.store.space.take(snapshotRoom); err != nil {
 		return SnapshotInfo{}, err
 	}
 	n := v.newSnapshot(o)
