@@ -31,6 +31,7 @@ func TestSnapshotCommands(t *testing.T) {
 
 	require.Equal(t, "base\tas it came\na name, and blanks\t-\n", done(t, "list", vm, "-H", "-o", "name,description"))
 	require.Equal(t, "web\tbase\nweb\ta name, and blanks\n", done(t, "list", point, "-H", "-o", "vm,name"))
+	require.Equal(t, "web\nweb\n", done(t, "list", vm, "-H", "-o", "vm"))
 	require.Contains(t, done(t, "list", vm), "NAME")
 	require.Contains(t, done(t, "list", point), "VM")
 	tree := done(t, "tree", vm)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -52,6 +51,15 @@ func openVM(path string) (place, error) {
 func (p place) isVM() bool {
 	_, err := os.Lstat(p.control("create"))
 	return err == nil
+}
+
+// name is what a VM is called: like its directory.
+func (p place) name() string {
+	abs, err := filepath.Abs(p.dir)
+	if err != nil {
+		return p.dir
+	}
+	return filepath.Base(abs)
 }
 
 func (p place) control(name string) string { return filepath.Join(p.dir, layer.SnapDir, name) }
@@ -143,12 +151,4 @@ func readAnswer(f *os.File) (answer, error) {
 	}
 	a := answer{text: text}
 	return a, json.Unmarshal(text, &a)
-}
-
-// commaList splits the value of --files.
-func commaList(text string) []string {
-	if text == "" {
-		return nil
-	}
-	return strings.Split(text, ",")
 }

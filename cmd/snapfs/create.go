@@ -3,7 +3,10 @@ package main
 // snapfs create: takes a snapshot.
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -55,7 +58,10 @@ func addJSONFlag(cmd *cobra.Command, asJSON *bool) {
 // addFilesFlag adds --files a,b. File names may have blanks and quotes, so that it is split at commas and no more.
 func addFilesFlag(cmd *cobra.Command, c *command, usage string) {
 	cmd.Flags().Func("files", usage+", `A,B`", func(text string) error {
-		c.Files = commaList(text)
+		c.Files = strings.Split(text, ",")
+		if slices.Contains(c.Files, "") {
+			return errors.New("a name is empty") // above all: nothing must not mean all
+		}
 		return nil
 	})
 }

@@ -22,7 +22,8 @@ func (a *app) exportCmd() *cobra.Command {
 		Short: "Write a file of a VM, or of a snapshot, to a disk image",
 		Long: `Write a file of a VM to a disk image: as it was in the snapshot NAME, or as it is, through a snapshot that is taken for
 that and deleted again, so that a running guest may write on. The format is -O, else what the ending of IMAGE says:
-.qcow2 .vmdk .vdi .vhdx .vhd .raw .img. The image appears when it is complete, with mode 0600.`,
+.qcow2 .vmdk .vdi .vhdx .vhd .raw .img. The image appears when it is complete: with mode 0600, or the owner and mode of
+the file it replaces.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			format, err := exportFormat(args[1], format)

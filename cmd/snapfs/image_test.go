@@ -76,7 +76,13 @@ func TestImportReplacesOnlyWhenTold(t *testing.T) {
 	require.Contains(t, refused(t, "import", "--force", image, disk), "stop the guest first")
 	require.NoError(t, f.Close())
 	require.Equal(t, "old", start(t, disk, 3))
+	require.NoError(t, os.Chmod(disk, 0o640))
+	require.NoError(t, os.Chown(disk, 64055, 64055))
 	done(t, "import", "--force", image, disk)
+	var st unix.Stat_t
+	require.NoError(t, unix.Stat(disk, &st))
+	require.EqualValues(t, unix.S_IFREG|0o640, st.Mode)
+	require.EqualValues(t, 64055, st.Uid)
 	got, err := os.ReadFile(disk)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(sparseDisk(), got))

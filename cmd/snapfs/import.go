@@ -24,7 +24,7 @@ func (a *app) importCmd() *cobra.Command {
 		Short: "Make a disk image a file of a VM",
 		Long: `Make a disk image, of whatever format qemu-img reads, a file of a VM. The format is what the ending of IMAGE says, else
 what its content says. An image that builds on a backing file is read together with that. The file appears when it is
-complete, with mode 0600.`,
+complete: with mode 0600, or the owner and mode of the file it replaces.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := interruptible(cmd.Context())
@@ -111,6 +111,9 @@ func replaceFile(dir, target string, force bool, write func(part *os.File) error
 	if err := write(part); err != nil {
 		return err
 	}
+	if err := takeOwner(part, target); err != nil {
+		return err
+	}
 	if err := part.Sync(); err != nil {
 		return err
 	}
@@ -122,6 +125,16 @@ func replaceFile(dir, target string, force bool, write func(part *os.File) error
 		return &os.LinkError{Op: "rename", Old: part.Name(), New: target, Err: err}
 	}
 	return nil
+}
+
+// takeOwner gives a file the owner and mode of the one it will replace, if there is one: a guest has to find its disk
+// as it was.
+func takeOwner(part *os.File, target string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(target, &st); err != nil {
+		return nil
+	}
+	return errors.Join(part.Chown(int(st.Uid), int(st.Gid)), part.Chmod(os.FileMode(st.Mode&0o777)))
 }
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

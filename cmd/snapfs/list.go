@@ -66,6 +66,11 @@ func (a *app) list(path string, table tableFlags, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	if p.isVM() {
+		for i := range rows {
+			rows[i].VM = p.name()
+		}
+	}
 	return writeTable(a.stdout, columns, rows, table.bare)
 }
 

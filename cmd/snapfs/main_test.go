@@ -64,6 +64,8 @@ func TestUsage(t *testing.T) {
 		"list",
 		"list VM -o name,nonsense",
 		"revert VM",
+		"revert VM NAME --files=",
+		"create VM NAME --files=a,,b",
 		"delete VM",
 		"rename VM OLD",
 		"destroy",
