@@ -42,8 +42,8 @@ func TestCreateCommand(t *testing.T) {
 	}
 	require.Len(t, list(t, vm), 8)
 	for _, line := range append([]string{
-		"", "\n", `""`, "a/b", "..", strings.Repeat("n", 256), `"unfinished`, "name nonsense=1", "name words",
-		`{"name": "x"`, `{"name": ""}`, `{"nom": "x"}`, `{"name": 1}`, `[]`, `{"name": "x"} more`,
+		"\n", `""`, "a/b", "..", strings.Repeat("n", 256), `"unfinished`, "name nonsense=1", "name words",
+		`{"name": "x"`, `{"name": ""}`, `{"nom": "x"}`, `{"name": 1}`, `{"name": "x"} more`,
 		"name " + strings.Repeat(" ", 64<<10),
 	}, badNames...) {
 		failCommand(t, syscall.EINVAL, vm, "create", line)
@@ -95,7 +95,7 @@ func TestDeleteCommand(t *testing.T) {
 	}
 	failCommand(t, syscall.ENOENT, vm, "delete", "none")
 	failCommand(t, syscall.ENOENT, vm, "delete", "s1 none")
-	failCommand(t, syscall.EINVAL, vm, "delete", "")
+	failCommand(t, syscall.EINVAL, vm, "delete", "\n")
 	held := open(t, snapshotPath(vm, "s2", "disk"), os.O_RDONLY)
 	failCommand(t, syscall.EBUSY, vm, "delete", "s2")
 	failCommand(t, syscall.EBUSY, vm, "delete", "s1 s2 s3")
@@ -151,7 +151,7 @@ func TestRevertCommand(t *testing.T) {
 	writeFile(t, path("newer"), []byte("made after"))
 
 	failCommand(t, syscall.ENOENT, vm, "revert", "none")
-	failCommand(t, syscall.EINVAL, vm, "revert", "")
+	failCommand(t, syscall.EINVAL, vm, "revert", "\n")
 	failCommand(t, syscall.EINVAL, vm, "revert", "base force=perhaps")
 	writer := open(t, path("disk"), os.O_RDWR)
 	failCommand(t, syscall.EBUSY, vm, "revert", "base")

@@ -77,9 +77,9 @@ func TestBrowseSnapshot(t *testing.T) {
 	m := newMount(t)
 	vm := m.vm("web")
 	g := startGuest(t, t.TempDir(), "web", m.disk("web", "disk.img", 64<<20))
-	inGuest(t, g, "mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo one >/mnt/config && fsfreeze -f /mnt")
+	inGuest(t, g, "mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo one >/mnt/config && fsfreeze --freeze /mnt")
 	mustCommand(t, vm, "create", "frozen")
-	inGuest(t, g, "fsfreeze -u /mnt; echo two >/mnt/config; sync")
+	inGuest(t, g, "fsfreeze --unfreeze /mnt; echo two >/mnt/config; sync")
 	mustCommand(t, vm, "create", "running")
 	inGuest(t, g, "echo three >/mnt/config; sync; umount /mnt")
 

@@ -188,17 +188,13 @@ func (v *modelVM) revert(name, kept string) {
 		v.files[n] = newModelFile(bytes.Clone(data))
 	}
 	v.head = name
-	for _, old := range v.before()[:max(0, len(v.before())-undoKept)] {
-		v.delete(old)
-	}
-}
-
-// before are the snapshots that reverts made, oldest first.
-func (v *modelVM) before() (out []string) {
+	var before []string // what reverts left behind; the one gone back to is spared
 	for _, s := range v.snapshots {
-		if strings.HasPrefix(s.name, "before-") {
-			out = append(out, s.name)
+		if strings.HasPrefix(s.name, "before-") && s.name != name {
+			before = append(before, s.name)
 		}
 	}
-	return out
+	for _, old := range before[:max(0, len(before)-undoKept)] {
+		v.delete(old)
+	}
 }

@@ -39,6 +39,9 @@ func newMount(t testing.TB, opts ...string) *mount {
 	base := t.TempDir()
 	m := &mount{t: t, store: filepath.Join(base, "store"), dir: filepath.Join(base, "mnt"), opts: opts}
 	require.NoError(t, os.Mkdir(m.dir, 0o755))
+	for _, dir := range []string{base, filepath.Dir(base)} { // so that other users get to the mount
+		require.NoError(t, os.Chmod(dir, 0o755))
+	}
 	t.Cleanup(m.cleanup)
 	m.start()
 	return m

@@ -22,7 +22,7 @@ func TestNames(t *testing.T) {
 	for _, name := range badNames {
 		require.ErrorIs(t, os.Mkdir(m.path(name), 0o755), syscall.EINVAL, "VM %q", name)
 		require.ErrorIs(t, os.Mkdir(snapshotPath(vm, name), 0o755), syscall.EINVAL, "snapshot %q", name)
-		require.ErrorIs(t, os.Rename(vm, m.path(name)), syscall.EINVAL, "rename to %q", name)
+		require.ErrorIs(t, unix.Rename(vm, m.path(name)), syscall.EINVAL, "rename to %q", name)
 		if strings.HasPrefix(name, ".") {
 			continue
 		}
@@ -75,7 +75,7 @@ func TestNotInAVirtualMachine(t *testing.T) {
 	writeFile(t, filepath.Join(b, "disk.img"), []byte("b's"))
 	mustCommand(t, b, "create", "s")
 	m.vm("c")
-	require.NoError(t, os.Rename(b, m.path("c")))
+	require.NoError(t, unix.Rename(b, m.path("c")))
 	require.Equal(t, []string{"c"}, names(t, m.dir))
 	requireContent(t, []byte("b's"), snapshotPath(m.path("c"), "s", "disk.img"))
 	m.remount()
@@ -148,7 +148,7 @@ func TestSnapshotDirectory(t *testing.T) {
 	requireContent(t, []byte("one"), snapshotPath(vm, "s1", "a"))
 
 	require.NoError(t, os.Rename(snapshotPath(vm, "s1"), snapshotPath(vm, "first")))
-	require.Error(t, os.Rename(snapshotPath(vm, "first"), snapshotPath(vm, "s2")), "the name is taken")
+	require.Error(t, unix.Rename(snapshotPath(vm, "first"), snapshotPath(vm, "s2")), "the name is taken")
 	requireContent(t, []byte("one"), snapshotPath(vm, "first", "a"))
 	require.ErrorIs(t, os.Rename(snapshotPath(vm, "first"), filepath.Join(vm, "first")), syscall.EXDEV)
 	require.NoError(t, unix.Rmdir(snapshotPath(vm, "first")))
