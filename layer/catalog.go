@@ -67,7 +67,7 @@ type layerRecord struct {
 	Blocks  int64     `json:"blocks,omitempty"` // blocks of data it holds
 	HasFile bool      `json:"data,omitempty"`   // it has a data file
 	Cut     *uint64   `json:"cut,omitempty"`    // from this block up nothing below shows
-	Void    bool      `json:"void,omitempty"`   // and its own blocks from there up do not count either
+	Void    *uint64   `json:"void,omitempty"`   // from this block up its own do not count either; not below Cut
 }
 
 type entryRecord struct {

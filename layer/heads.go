@@ -27,7 +27,7 @@ type heads struct {
 }
 
 func (s *Store) newLayer(file FileID, n *lineage) *layer {
-	return &layer{id: LayerID(s.newID()), file: file, lineage: n, created: time.Now().UnixNano(), cut: noCut}
+	return &layer{id: LayerID(s.newID()), file: file, lineage: n, created: time.Now().UnixNano(), cut: noCut, void: noCut}
 }
 
 // record is the catalog's of a layer that was just made.

@@ -28,8 +28,8 @@ type layer struct {
 	head atomic.Pointer[headState] // while it is written or sealed
 
 	// Guarded by Store.tree.
-	cut   uint64
-	void  bool
+	cut   uint64 // or noCut
+	void  uint64 // or noCut
 	snap  *Snapshot // that sealed it
 	owner *File     // whose head it is
 	grown []*lineage
@@ -199,7 +199,10 @@ func (t *tree) chainLocked(l *layer) *blockmap.Chain {
 		}
 		for i := len(n.layers) - 1; i >= 0; i-- {
 			if c := n.layers[i]; c.id <= top && c.cut != noCut {
-				chain.Cuts = append(chain.Cuts, blockmap.Cut{Layer: c.id, Block: c.cut, Void: c.void})
+				chain.Cuts = append(chain.Cuts, blockmap.Cut{Layer: c.id, Block: c.cut})
+				if c.void != noCut {
+					chain.Cuts = append(chain.Cuts, blockmap.Cut{Layer: c.id, Block: c.void, Void: true})
+				}
 			}
 		}
 	}

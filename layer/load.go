@@ -162,11 +162,14 @@ func (s *Store) loadTree(c *catalog) error {
 		if n == nil {
 			return fmt.Errorf("layer %d is of lineage %d, which is missing", id, r.Lineage)
 		}
-		l := &layer{id: id, file: r.File, lineage: n, created: r.Created, cut: noCut, void: r.Void}
+		l := &layer{id: id, file: r.File, lineage: n, created: r.Created, cut: noCut, void: noCut}
 		l.blocks.Store(r.Blocks)
 		l.hasFile.Store(r.HasFile)
 		if r.Cut != nil {
 			t.cutLocked(l, *r.Cut)
+		}
+		if r.Void != nil {
+			l.void = *r.Void
 		}
 		t.addLocked(l)
 	}
@@ -255,7 +258,7 @@ func (s *Store) loadFiles(c *catalog) error {
 		f.setHead(head, nil)
 		v.files[r.Name] = f
 		s.files.Store(id, f)
-		if head.void {
+		if head.void != noCut {
 			f.voiding.Store(newGate())
 			s.work.Go(func() { f.clearVoid(head) })
 		}

@@ -85,7 +85,7 @@ func (f *File) commitCut(head *layer, cut uint64, size int64) error {
 			if r.Cut == nil || cut < *r.Cut {
 				r.Cut = &cut
 			}
-			r.Void = true
+			r.Void = &cut
 		})
 	})
 }
@@ -95,7 +95,7 @@ func (f *File) showCut(st *fileState, w *headState, cut uint64, size int64) {
 	s := f.vm.store
 	s.tree.Lock()
 	s.tree.cutLocked(st.head, cut)
-	st.head.void = true
+	st.head.void = cut
 	s.tree.Unlock()
 	w.dirty.Truncate(cut)
 	st.chain.SetChain(s.tree.chain(st.head))
@@ -106,7 +106,7 @@ func (f *File) showCut(st *fileState, w *headState, cut uint64, size int64) {
 	s.work.Go(func() { f.clearVoid(st.head) })
 }
 
-// clearVoid clears the head's own blocks behind its cut. Nothing is written to the file before that is done, so that
+// clearVoid clears the head's own blocks behind the latest cut. Nothing is written to the file before that is done, so that
 // from then on what the head has there was written after the shrink.
 //
 // A crash on the way leaves Void set, and the next start goes on.
@@ -114,7 +114,7 @@ func (f *File) clearVoid(head *layer) {
 	defer func() { close(*f.voiding.Swap(nil)) }()
 	s := f.vm.store
 	s.tree.RLock()
-	cut := head.cut
+	cut := head.void
 	s.tree.RUnlock()
 	if err := f.clearBehind(head, cut); err != nil {
 		s.opts.Event(f.vm.Name(), "shrink-failed", "file", f.Name(), "error", err.Error())
@@ -131,7 +131,7 @@ func (f *File) clearVoid(head *layer) {
 		s.epochs.leave(slot)
 	}
 	s.tree.Lock()
-	head.void = false
+	head.void = noCut
 	s.tree.Unlock()
 	st := f.state.Load()
 	st.chain.SetChain(s.tree.chain(st.head))
@@ -153,7 +153,7 @@ func (f *File) clearBehind(head *layer, cut uint64) error {
 		if err := editIfThere(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.Allocated = blocks }); err != nil {
 			return err
 		}
-		return editIfThere(tx, catalogKey(tableLayer, head.id), func(r *layerRecord) { r.Void = false })
+		return editIfThere(tx, catalogKey(tableLayer, head.id), func(r *layerRecord) { r.Void = nil })
 	})
 }
 
