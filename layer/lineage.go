@@ -28,8 +28,8 @@ type layer struct {
 	head atomic.Pointer[headState] // while it is written or sealed
 
 	// Guarded by Store.tree.
-	cut   uint64 // or noCut
-	void  uint64 // or noCut
+	cut   uint64    // or noCut
+	void  uint64    // or noCut
 	snap  *Snapshot // that sealed it
 	owner *File     // whose head it is
 	grown []*lineage
