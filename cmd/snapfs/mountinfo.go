@@ -82,6 +82,12 @@ func mountAt(path string) (*mountEntry, error) {
 	if err != nil {
 		return nil, err
 	}
+	return mountAtPoint(point)
+}
+
+// mountAtPoint is mountAt for a path that resolve gave before. It does not touch what is mounted there: the daemon
+// must not ask its own mount.
+func mountAtPoint(point string) (*mountEntry, error) {
 	table, err := mountTable()
 	if err != nil {
 		return nil, err

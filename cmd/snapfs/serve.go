@@ -144,7 +144,7 @@ func whyNot(mountpoint string, err error) error {
 	if !errors.Is(err, unix.EBUSY) {
 		return err
 	}
-	m, mountErr := mountAt(mountpoint)
+	m, mountErr := mountAtPoint(mountpoint)
 	if mountErr != nil || m == nil {
 		return err
 	}
