@@ -1,0 +1,334 @@
+package layer
+
+// What the tests of this package share: a store in a temporary directory, and short ways to do things to it.
+
+import (
+	"bytes"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// TestMain keeps random tests short unless -rapid.checks or -rapid.steps asks for more.
+func TestMain(m *testing.M) {
+	for name, value := range map[string]string{"rapid.checks": "12", "rapid.steps": "40"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// tester is what *testing.T and *rapid.T have in common.
+type tester interface {
+	require.TestingT
+	Helper()
+	Logf(format string, args ...any)
+}
+
+// openStore opens a store that the test closes.
+func openStore(t *testing.T, dir string, o Options) *Store {
+	t.Helper()
+	s, err := Open(dir, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// newStore makes a store of its own for a test.
+func newStore(t *testing.T, o Options) *Store {
+	t.Helper()
+	return openStore(t, filepath.Join(t.TempDir(), "store"), o)
+}
+
+// reopen closes a store and opens it again.
+func reopen(t *testing.T, s *Store) *Store {
+	t.Helper()
+	require.NoError(t, s.Close())
+	return openStore(t, s.dir, s.opts)
+}
+
+func makeVM(t tester, s *Store, name string) *VM {
+	t.Helper()
+	v, err := s.CreateVM(name, 0o755, 0, 0)
+	require.NoError(t, err)
+	return v
+}
+
+func makeFile(t tester, v *VM, name string, size int64) *File {
+	t.Helper()
+	f, created, err := v.Create(name, 0o644, 0, 0, true)
+	require.NoError(t, err)
+	require.True(t, created)
+	if size > 0 {
+		resize(t, f, size)
+	}
+	return f
+}
+
+func vmNamed(t tester, s *Store, name string) *VM {
+	t.Helper()
+	v, err := s.VM(name)
+	require.NoError(t, err)
+	return v
+}
+
+func fileNamed(t tester, v *VM, name string) *File {
+	t.Helper()
+	f, err := v.Lookup(name)
+	require.NoError(t, err)
+	return f
+}
+
+func resize(t tester, f *File, size int64) {
+	t.Helper()
+	_, err := f.SetAttr(SetAttr{Size: &size})
+	require.NoError(t, err)
+}
+
+// write writes as the file system does: it tries without waiting first.
+func write(t tester, f *File, p []byte, off int64) {
+	t.Helper()
+	n, err := f.Write(p, off, false)
+	if err == ErrWait {
+		n, err = f.Write(p, off, true)
+	}
+	require.NoError(t, err)
+	require.Equal(t, len(p), n)
+}
+
+func flush(t tester, f *File) {
+	t.Helper()
+	require.NoError(t, f.Flush(true))
+}
+
+func snapshot(t tester, v *VM, name string, files ...string) {
+	t.Helper()
+	_, err := v.CreateSnapshot(CreateOptions{Name: name, Files: files})
+	require.NoError(t, err)
+}
+
+func revertTo(t tester, v *VM, o RevertOptions) RevertResult {
+	t.Helper()
+	r, err := v.Revert(o)
+	require.NoError(t, err)
+	return r
+}
+
+func drop(t tester, v *VM, names ...string) {
+	t.Helper()
+	_, err := v.DeleteSnapshots(names)
+	require.NoError(t, err)
+}
+
+// content reads a whole file.
+func content(t tester, f *File) []byte {
+	t.Helper()
+	return readAll(t, f.Read, f.Attr().Size)
+}
+
+// viewed reads a whole file of a snapshot.
+func viewed(t tester, v *VM, snapshot, file string) []byte {
+	t.Helper()
+	n, err := v.Snapshot(snapshot)
+	require.NoError(t, err)
+	w, err := n.View(file)
+	require.NoError(t, err)
+	require.NoError(t, w.Open(viewHandle))
+	defer w.Close(viewHandle)
+	return readAll(t, w.Read, w.Attr().Size)
+}
+
+const viewHandle = Handle(1 << 62)
+
+func readAll(t tester, read func([]byte, int64, bool) (int, error), size int64) []byte {
+	t.Helper()
+	p := make([]byte, size+1) // asks for more than there is
+	n, err := read(p, 0, false)
+	if err == ErrWait {
+		n, err = read(p, 0, true)
+	}
+	require.NoError(t, err)
+	require.Equal(t, size, int64(n), "a read is short at the end only")
+	return p[:n]
+}
+
+// requireSame compares contents and names the first block that differs, not megabytes of both.
+func requireSame(t tester, want, got []byte, what string, args ...any) {
+	t.Helper()
+	if bytes.Equal(want, got) {
+		return
+	}
+	what = fmt.Sprintf(what, args...)
+	require.Equal(t, len(want), len(got), "size of %s", what)
+	i := 0
+	for want[i] == got[i] {
+		i++
+	}
+	end := min(i+16, len(want))
+	require.Failf(t, "contents differ", "%s at %d (block %d): want %x, got %x", what, i, i/blockSize, want[i:end], got[i:end])
+}
+
+// blocksOf makes n blocks of recognisable bytes that are nowhere zero.
+func blocksOf(seed byte, n int) []byte { return pattern(uint64(seed), n*blockSize) }
+
+// pattern makes n bytes, none of them zero, from a seed.
+func pattern(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	p := make([]byte, n+8)
+	for i := 0; i < n; i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], r.Uint64()|0x0101010101010101)
+	}
+	return p[:n:n]
+}
+
+// settle waits until nothing is left to reclaim: the queue is empty and its last job done.
+func settle(t tester, s *Store) {
+	t.Helper()
+	r := s.reclaim
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for !idle(r) {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		require.FailNow(t, "reclaim does not come to an end")
+	}
+}
+
+// idle says whether the reclaimer waits for work: it gives its queue's memory back before it does.
+func idle(r *reclaimer) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.queue == nil && len(r.queued) == 0
+}
+
+// requireSound checks a closed store.
+func requireSound(t tester, dir string) {
+	t.Helper()
+	report, err := Check(dir)
+	require.NoError(t, err)
+	require.Empty(t, report.Findings)
+}
+
+// allocated is how much a directory's files take on the host, in bytes.
+func allocated(t tester, dir string) (bytes int64) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, entry := range entries {
+		var st unix.Stat_t
+		require.NoError(t, unix.Stat(filepath.Join(dir, entry.Name()), &st))
+		bytes += st.Blocks * 512
+	}
+	return bytes
+}
+
+// layersDir is where a store keeps data files.
+func layersDir(s *Store) string { return filepath.Join(s.dir, layersName) }
+
+// copyTree copies a directory as it is, holes as holes.
+func copyTree(t tester, from, to string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(to, 0o700))
+	entries, err := os.ReadDir(from)
+	require.NoError(t, err)
+	for _, entry := range entries {
+		src, dst := filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())
+		if entry.IsDir() {
+			copyTree(t, src, dst)
+		} else {
+			copySparse(t, src, dst)
+		}
+	}
+}
+
+func copySparse(t tester, from, to string) {
+	t.Helper()
+	src, err := os.Open(from)
+	require.NoError(t, err)
+	defer src.Close()
+	info, err := src.Stat()
+	require.NoError(t, err)
+	dst, err := os.Create(to)
+	require.NoError(t, err)
+	defer dst.Close()
+	require.NoError(t, dst.Truncate(info.Size()))
+	for off := int64(0); ; {
+		start, err := unix.Seek(int(src.Fd()), off, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			return
+		}
+		require.NoError(t, err)
+		end, err := unix.Seek(int(src.Fd()), start, unix.SEEK_HOLE)
+		require.NoError(t, err)
+		_, err = io.Copy(io.NewOffsetWriter(dst, start), io.NewSectionReader(src, start, end-start))
+		require.NoError(t, err)
+		off = end
+	}
+}
+
+// kill ends a store as SIGKILL ends its process, and opens what that leaves: nothing is flushed, and what the index and
+// the data files have is copied while the store is still open.
+func kill(t tester, s *Store, to string) *Store {
+	t.Helper()
+	s.closing.Do(func() {
+		abandonWork(s)
+		copyTree(t, layersDir(s), filepath.Join(to, layersName))
+		copySparse(t, filepath.Join(s.dir, formatName), filepath.Join(to, formatName))
+		copyIndex(t, filepath.Join(s.dir, indexName), filepath.Join(to, indexName))
+		s.closed = s.release()
+	})
+	again, err := Open(to, s.opts)
+	require.NoError(t, err)
+	return again
+}
+
+// abandonWork ends what runs in the background, wherever it is.
+func abandonWork(s *Store) {
+	close(s.stop)
+	s.reclaim.close()
+	s.work.Wait()
+}
+
+// copyIndex copies an open index that nobody writes to; again, if the database rearranged its files meanwhile.
+func copyIndex(t tester, from, to string) {
+	t.Helper()
+	for before := ""; ; {
+		require.NoError(t, os.RemoveAll(to))
+		if err := os.CopyFS(to, os.DirFS(from)); err == nil {
+			if now := listing(t, from); now == before {
+				return
+			}
+		}
+		before = listing(t, from)
+	}
+}
+
+// listing changes whenever a file of a directory does, but for what is written through mappings.
+func listing(t tester, dir string) string {
+	t.Helper()
+	var all strings.Builder
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil {
+			fmt.Fprintln(&all, info.Name(), info.Size(), info.ModTime())
+		}
+	}
+	return all.String()
+}
