@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,8 +80,11 @@ func unmount(point string) error {
 		return err
 	}
 	out, helperErr := exec.Command("fusermount3", "-u", "--", point).CombinedOutput()
-	if helperErr == nil {
+	switch {
+	case helperErr == nil:
 		return nil
+	case strings.Contains(strings.ToLower(string(out)), unix.EBUSY.Error()):
+		return unix.EBUSY
 	}
 	return fmt.Errorf("%w (fusermount3: %s)", err, oneLine(string(out)))
 }
