@@ -29,12 +29,14 @@ func TestSecondDrive(t *testing.T) {
 		}
 		return guests
 	}
-	in := func(guests []*guest.Guest, script string) {
+	var guests []*guest.Guest
+	run := func(i int, script string) error {
+		_, err := guests[i].Run(t.Context(), "vm="+vms[i]+"\nset -e\n"+script)
+		return err
+	}
+	inBoth := func(script string) {
 		t.Helper()
-		together(t, len(guests), func(i int) error {
-			_, err := guests[i].Run(t.Context(), "vm="+vms[i]+"\nset -e\n"+script)
-			return err
-		})
+		together(t, len(vms), func(i int) error { return run(i, script) })
 	}
 	snapshotBoth := func(name string) {
 		t.Helper()
@@ -46,12 +48,12 @@ func TestSecondDrive(t *testing.T) {
 	for _, vm := range vms {
 		m.vm(vm)
 		m.disk(vm, "root.img", 32<<20)
-		m.disk(vm, "data.img", 256<<20)
+		m.disk(vm, "data.img", 64<<20)
 	}
-	guests := boot()
-	in(guests, "mkfs.ext4 -q /dev/vda; mount /dev/vda /mnt; echo $vm >/mnt/hostname; sync")
+	guests = boot()
+	inBoth("mkfs.ext4 -q /dev/vda; mount /dev/vda /mnt; echo $vm >/mnt/hostname; sync")
 	snapshotBoth("before-drive-mount")
-	in(guests, "mkdir /tmp/data; mkfs.ext4 -q /dev/vdb; mount /dev/vdb /tmp/data; "+
+	inBoth("mkdir /tmp/data; mkfs.ext4 -q /dev/vdb; mount /dev/vdb /tmp/data; " +
 		"seq 100000 >/tmp/data/$vm; echo later >>/mnt/hostname; sync")
 	snapshotBoth("second-drive-initialized")
 
@@ -64,19 +66,19 @@ func TestSecondDrive(t *testing.T) {
 		mustSnapfs(t, "revert", m.path(vms[i]), "before-drive-mount")
 	}
 	const (
-		blank  = "cmp -n 268435456 /dev/vdb /dev/zero\n"
+		blank  = "cmp -n 67108864 /dev/vdb /dev/zero\n"
 		before = "mount /dev/vda /mnt; test \"$(cat /mnt/hostname)\" = $vm; umount /mnt\n"
 		after  = "mount /dev/vda /mnt; tail -n 1 /mnt/hostname | grep -q later; umount /mnt\n" +
 			"mkdir -p /tmp/data; mount /dev/vdb /tmp/data; seq 100000 | cmp - /tmp/data/$vm; umount /tmp/data\n"
 	)
 	guests = boot()
-	in(guests, before+blank)
+	inBoth(before + blank)
 
 	// One goes forward, while its machine is on, and is then reset.
 	mustSnapfs(t, "revert", m.path("alpha"), "second-drive-initialized", "--force")
 	require.NoError(t, guests[0].Reset(t.Context()))
-	in(guests[:1], after)
-	in(guests[1:], before+blank)
+	require.NoError(t, run(0, after))
+	require.NoError(t, run(1, before+blank))
 	for _, g := range guests {
 		switchOff(t, g)
 	}

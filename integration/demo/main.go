@@ -108,7 +108,7 @@ func (d *demo) fill() (string, error) {
 	// Unmounted once, so that the letter has left the journal and can be read
 	// without replaying that.
 	_, err := d.inGuest(`mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo "All is well." >/mnt/letter && umount /mnt &&
-		mount /dev/vda /mnt && { while seq 1000 >>/mnt/diary; do sync; done >/dev/null 2>&1 & }`)
+		mount /dev/vda /mnt && seq 1000 >/mnt/diary && sync && { while seq 1000 >>/mnt/diary; do sync; done >/dev/null 2>&1 & }`)
 	return "a real kernel under QEMU keeps a diary on the disk, without pause", err
 }
 
