@@ -156,3 +156,26 @@ func mountHolders(m mountEntry) []holder {
 	}
 	return held
 }
+
+// elsewhere finds where else the mount is mounted, in this mount namespace or in others, that of a container for
+// example: each keeps its daemon running. Of every namespace it names one process.
+func elsewhere(m mountEntry) []holder {
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	var held []holder
+	seen := make(map[string]bool)
+	for _, proc := range processes {
+		namespace, err := os.Readlink(proc + "/ns/mnt")
+		if err != nil || seen[namespace] {
+			continue
+		}
+		seen[namespace] = true
+		table, _ := mountTableOf(proc)
+		for _, other := range table {
+			if other.major == m.major && other.minor == m.minor {
+				pid, _ := strconv.Atoi(filepath.Base(proc))
+				held = append(held, holder{pid: pid, who: processName(proc), path: other.point})
+			}
+		}
+	}
+	return held
+}

@@ -3,22 +3,47 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// asSnapfs makes the test binary be snapfs: what `mount` runs in the background is its own executable.
-const asSnapfs = "SNAPFS_TEST_AS_SNAPFS"
+// What a process of the test binary is, beside what `go test` starts.
+const (
+	asTests  = "SNAPFS_TEST_PRIVATE"   // runs the tests
+	asSnapfs = "SNAPFS_TEST_AS_SNAPFS" // is snapfs: what `mount` runs in the background is its own executable
+)
 
+// TestMain runs the tests in a mount namespace of their own: nothing stays mounted after them, and nobody else's
+// namespace can hold on to their mounts.
 func TestMain(m *testing.M) {
-	if os.Getenv(asSnapfs) != "" {
+	switch {
+	case os.Getenv(asSnapfs) != "":
 		main()
+	case os.Getenv(asTests) == "":
+		os.Exit(rerun())
 	}
 	os.Setenv(asSnapfs, "1")
 	os.Exit(m.Run())
+}
+
+// rerun runs this program again, apart, and returns its exit code.
+func rerun() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), asTests+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err := cmd.Run()
+	if err != nil && cmd.ProcessState == nil {
+		fmt.Fprintln(os.Stderr, "these tests need root, to mount:", err)
+		return 1
+	}
+	return cmd.ProcessState.ExitCode()
 }
 
 // snapfs runs a command line in this process.

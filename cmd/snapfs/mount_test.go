@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -76,6 +80,14 @@ func daemonOf(t *testing.T, point string) int {
 	require.NoError(t, json.Unmarshal([]byte(done(t, "status", "--json", point)), &status))
 	require.NotZero(t, status.Worker)
 	return status.Worker
+}
+
+// requireEnd waits for the end of a daemon.
+func requireEnd(t *testing.T, daemon daemonWatch) {
+	t.Helper()
+	ended, err := daemon.wait(context.Background(), patience)
+	require.NoError(t, err)
+	require.True(t, ended)
 }
 
 func isMounted(t *testing.T, point string) bool {
@@ -153,7 +165,7 @@ func TestSignals(t *testing.T) {
 	_, err = f.WriteAt([]byte("C"), 0)
 	require.NoError(t, err, "open files are served to their end")
 	require.NoError(t, f.Close())
-	require.NoError(t, daemon.wait(context.Background()))
+	requireEnd(t, daemon)
 
 	mount(t, store, point)
 	require.Equal(t, "Cello", start(t, f.Name(), 5))
@@ -168,7 +180,7 @@ func TestEndsWhenTheLastUserIsGone(t *testing.T) {
 	require.NoError(t, unix.Kill(daemonOf(t, point), unix.SIGTERM))
 	require.Eventually(t, func() bool { return strings.Contains(readLog(t, store), "is busy") }, patience, 10*time.Millisecond)
 	require.NoError(t, f.Close())
-	require.NoError(t, daemon.wait(context.Background()))
+	requireEnd(t, daemon)
 	require.False(t, isMounted(t, point))
 }
 
@@ -217,11 +229,28 @@ func TestDeadDaemon(t *testing.T) {
 	daemon := watchDaemon(point)
 	defer daemon.close()
 	require.NoError(t, unix.Kill(daemonOf(t, point), unix.SIGKILL))
-	require.NoError(t, daemon.wait(context.Background()))
+	requireEnd(t, daemon)
 
 	require.Contains(t, refused(t, "list", vm), "snapfs umount")
 	require.Contains(t, refused(t, "mount", store, point), "snapfs umount "+point)
 	done(t, "umount", point)
 	mount(t, store, point)
 	require.Contains(t, done(t, "list", vm), "base")
+}
+
+// A copy of the mount in another mount namespace, a container's for example, keeps the store open.
+func TestUmountWithTheMountElsewhere(t *testing.T) {
+	_, point := newMount(t)
+	container := exec.Command("sleep", "1000")
+	container.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	require.NoError(t, container.Start())
+	var stderr screen
+	exit := make(chan int)
+	go func() { exit <- run(context.Background(), []string{"umount", point}, nil, io.Discard, &stderr) }()
+	said := fmt.Sprintf("%s (sleep, pid %d)", point, container.Process.Pid)
+	named := assert.Eventually(t, func() bool { return stderr.shows(said) }, patience, 10*time.Millisecond)
+	require.NoError(t, container.Process.Kill())
+	_ = container.Wait()
+	require.True(t, named)
+	require.Equal(t, exitDone, <-exit)
 }

@@ -25,8 +25,11 @@ type mountEntry struct {
 }
 
 // mountTable reads what is mounted, older mounts first.
-func mountTable() ([]mountEntry, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+func mountTable() ([]mountEntry, error) { return mountTableOf("/proc/self") }
+
+// mountTableOf is mountTable as the process /proc/PID sees it.
+func mountTableOf(proc string) ([]mountEntry, error) {
+	f, err := os.Open(proc + "/mountinfo")
 	if err != nil {
 		return nil, err
 	}

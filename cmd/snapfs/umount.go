@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,8 +47,20 @@ func (a *app) umount(ctx context.Context, mountpoint string) error {
 		}
 		return busyError(*m)
 	}
+	return a.awaitEnd(ctx, daemon, *m)
+}
+
+// awaitEnd waits until the daemon has closed the store, and says what it still serves if that takes long.
+func (a *app) awaitEnd(ctx context.Context, daemon daemonWatch, m mountEntry) error {
+	if ended, err := daemon.wait(ctx, quietFor); ended || err != nil {
+		return err
+	}
+	if held := append(processHolders(m), elsewhere(m)...); len(held) > 0 {
+		fmt.Fprintf(a.stderr, "snapfs: unmounted here; the store stays open for what is in use elsewhere: %s\n", showHolders(held))
+	}
 	defer a.working("closing the store")()
-	return daemon.wait(ctx)
+	_, err := daemon.wait(ctx, forever)
+	return err
 }
 
 // busyError says who must go first.
@@ -136,19 +149,25 @@ func (d daemonWatch) close() {
 	}
 }
 
-// wait returns when the process has ended.
-func (d daemonWatch) wait(ctx context.Context) error {
-	for d.pidfd >= 0 {
+// forever is longer than any wait.
+const forever = time.Duration(math.MaxInt64)
+
+// wait returns when the process has ended, or the time is up.
+func (d daemonWatch) wait(ctx context.Context, atMost time.Duration) (ended bool, err error) {
+	for began := time.Now(); time.Since(began) < atMost; {
+		if d.pidfd < 0 {
+			return true, nil
+		}
 		fds := []unix.PollFd{{Fd: int32(d.pidfd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, 100)
 		switch {
 		case n > 0:
-			return nil
+			return true, nil
 		case err != nil && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("waiting for the daemon: %w", err)
+			return false, fmt.Errorf("waiting for the daemon: %w", err)
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
-	return nil
+	return false, nil
 }
