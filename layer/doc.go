@@ -29,6 +29,7 @@
 //	VM.barrier     shared by every change to a file, exclusive for the instant in which heads are swapped
 //	File.stripes   the blocks that are being taken over by the head
 //	Map regions    loading and changing the map (blockmap)
+//	Store.chains   shared while a chain is made and put to use
 //	Store.tree     how layers, lineages and snapshots hang together; never held across an index transaction
 //	VM.mu, File.mu names, attributes, handles
 //

@@ -96,10 +96,12 @@ func (m *chainMap) overlay(region uint64) []blockmap.LayerDelta {
 	return deltas
 }
 
-// setHead makes head the layer that is written. Over the head of before, whose chain it continues, the map stays: a
+// setHead makes head the layer that is written, and the file known to the store. Over the head of before, whose chain it continues, the map stays: a
 // new head owns nothing yet. A head of another chain gets a map of its own.
 func (f *File) setHead(head *layer, over *fileState) {
 	s := f.vm.store
+	s.chains.RLock()
+	defer s.chains.RUnlock()
 	if head.writer() == nil {
 		head.head.Store(&headState{saved: f.meta(), recorded: head.hasFile.Load()})
 	}
@@ -109,14 +111,17 @@ func (f *File) setHead(head *layer, over *fileState) {
 		over.head.owner = nil
 	}
 	s.tree.Unlock()
+	var chain *chainMap
 	if over == nil {
-		f.state.Store(&fileState{head: head, chain: s.newMap(head, head)})
-		return
+		chain = s.newMap(head, head)
+	} else {
+		chain = over.chain
+		unsaved := append([]*layer{head}, *chain.unsaved.Load()...)
+		chain.unsaved.Store(&unsaved)
+		chain.SetChain(s.tree.chain(head))
 	}
-	unsaved := append([]*layer{head}, *over.chain.unsaved.Load()...)
-	over.chain.unsaved.Store(&unsaved)
-	over.chain.SetChain(s.tree.chain(head))
-	f.state.Store(&fileState{head: head, chain: over.chain})
+	f.state.Store(&fileState{head: head, chain: chain})
+	s.files.Store(f.id, f)
 }
 
 func (f *File) meta() fileMeta {

@@ -257,7 +257,6 @@ func (s *Store) loadFiles(c *catalog) error {
 		f := newFile(v, id, r)
 		f.setHead(head, nil)
 		v.files[r.Name] = f
-		s.files.Store(id, f)
 		if head.void != noCut {
 			f.voiding.Store(newGate())
 			s.work.Go(func() { f.clearVoid(head) })

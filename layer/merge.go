@@ -110,39 +110,27 @@ func (r *reclaimer) merge(n *lineage) error {
 	return nil
 }
 
-// beginMerge marks n as merging and lets all readers look in both lineages. It holds up operations of the VM, so that
-// no chain is made or kept that does not.
+// beginMerge marks n as merging, lets all readers look in both lineages, and commits the mark: no record moves before.
+// Whoever was loading with a chain of before is waited for.
 func (r *reclaimer) beginMerge(n *lineage) (bool, error) {
 	s := r.store
-	v := s.vmOf(n)
-	if v == nil {
-		return false, nil // its last file or snapshot just went: so will it
-	}
-	v.op.Lock()
-	defer v.op.Unlock()
-	s.tree.RLock()
+	s.tree.Lock()
 	begun, ok := n.into, s.tree.onlyContinuationLocked(n)
-	record := lineageRecord{Branch: n.branch, Into: true}
 	if ok {
-		record.Parent = n.parent.id
+		n.into = true
 	}
-	s.tree.RUnlock()
+	s.tree.Unlock()
 	if begun || !ok {
 		return begun, nil
 	}
+	s.refreshChains()
+	s.epochs.wait()
 	err := s.update(func(tx *blockmap.Tx) error {
-		return editIfThere(tx, catalogKey(tableLineage, n.id), func(old *lineageRecord) { *old = record })
+		return editIfThere(tx, catalogKey(tableLineage, n.id), func(old *lineageRecord) { old.Into = true })
 	})
 	if err != nil {
 		return false, err
 	}
-	v.mu.Lock()
-	s.tree.Lock()
-	n.into = true
-	s.tree.Unlock()
-	s.refreshChains()
-	v.mu.Unlock()
-	s.epochs.wait() // for whoever is loading with a chain of before
 	return true, nil
 }
 
@@ -163,6 +151,8 @@ func (s *Store) vmOf(n *lineage) *VM {
 
 // refreshChains has every map in use look where the tree says now.
 func (s *Store) refreshChains() {
+	s.chains.Lock()
+	defer s.chains.Unlock()
 	s.files.Range(func(_, f any) bool {
 		st := f.(*File).state.Load()
 		st.chain.SetChain(s.tree.chain(st.head))

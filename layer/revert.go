@@ -258,7 +258,6 @@ func (r *revert) showFile(i int) {
 	} else {
 		f = newFile(v, e.File, record)
 		f.setHead(head, nil)
-		s.files.Store(e.File, f)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()

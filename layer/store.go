@@ -42,6 +42,8 @@ type Store struct {
 	closing sync.Once
 	closed  error
 
+	chains sync.RWMutex // shared while a chain is made and put to use, exclusive while all in use are made anew
+
 	mu        sync.RWMutex // guards the maps by name, and VM.name
 	vmsByName map[string]*VM
 

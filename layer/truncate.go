@@ -98,7 +98,7 @@ func (f *File) showCut(st *fileState, w *headState, cut uint64, size int64) {
 	st.head.void = cut
 	s.tree.Unlock()
 	w.dirty.Truncate(cut)
-	st.chain.SetChain(s.tree.chain(st.head))
+	f.refreshChain()
 	st.chain.InvalidateFrom(cut)
 	f.size.Store(size)
 	w.saved = f.meta()
@@ -133,9 +133,16 @@ func (f *File) clearVoid(head *layer) {
 	s.tree.Lock()
 	head.void = noCut
 	s.tree.Unlock()
-	st := f.state.Load()
+	f.refreshChain()
+	f.state.Load().chain.InvalidateFrom(cut)
+}
+
+// refreshChain has the file's map look where the tree says now.
+func (f *File) refreshChain() {
+	s, st := f.vm.store, f.state.Load()
+	s.chains.RLock()
+	defer s.chains.RUnlock()
 	st.chain.SetChain(s.tree.chain(st.head))
-	st.chain.InvalidateFrom(cut)
 }
 
 // clearBehind clears the records, counts what is left, and takes the mark away.

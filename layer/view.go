@@ -100,7 +100,9 @@ func (w *View) Open(h Handle) error {
 	defer w.mu.Unlock()
 	w.handles[h] = struct{}{}
 	if w.chain.Load() == nil {
+		v.store.chains.RLock()
 		w.chain.Store(v.store.newMap(w.layer))
+		v.store.chains.RUnlock()
 	}
 	return nil
 }

@@ -294,7 +294,6 @@ func (v *VM) create(name string, attr attrRecord) (*File, error) {
 	s.tree.addLocked(head)
 	s.tree.Unlock()
 	f.setHead(head, nil)
-	s.files.Store(id, f)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.files[name] = f
