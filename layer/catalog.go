@@ -43,6 +43,8 @@ type vmRecord struct {
 	Name string     `json:"name"`
 	Attr attrRecord `json:"attr"`
 	Head SnapshotID `json:"head,omitempty"` // the snapshot that the current state grew from
+	// While Head is previewed: the hidden snapshot of what undo brings back.
+	Preview SnapshotID `json:"preview,omitempty"`
 }
 
 type fileRecord struct {
@@ -87,7 +89,8 @@ type snapshotRecord struct {
 	Consistency string        `json:"consistency"`
 	Description string        `json:"description,omitempty"`
 	Warning     string        `json:"warning,omitempty"`
-	Undo        bool          `json:"undo,omitempty"`     // kept by a revert, thinned by policy
+	Undo        bool          `json:"undo,omitempty"`     // kept by a revert or commit, thinned by policy
+	Hidden      bool          `json:"hidden,omitempty"`   // what a preview left behind
 	Excluded    []string      `json:"excluded,omitempty"` // files that it left out, by name
 	ExcludedIDs []FileID      `json:"excludedFiles,omitempty"`
 	Files       []entryRecord `json:"files"` // by name

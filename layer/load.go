@@ -215,7 +215,7 @@ func (s *Store) dropStrays(*catalog) error {
 func (s *Store) loadVMs(c *catalog) error {
 	for id, r := range c.vms {
 		v := newVM(s, id, r.Name, r.Attr)
-		v.head = r.Head
+		v.head, v.preview = r.Head, r.Preview
 		if other := s.vmsByName[r.Name]; other != nil {
 			return fmt.Errorf("VMs %d and %d have the same name %q", id, other.id, r.Name)
 		}

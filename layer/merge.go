@@ -243,6 +243,9 @@ func (r *reclaimer) endMerge(n *lineage) error {
 	}
 	s.tree.Lock()
 	defer s.tree.Unlock()
+	if below := s.tree.branchLocked(n); below != nil && !below.liveLocked() {
+		r.add(job{layer: below, whole: true}) // it may have waited
+	}
 	s.tree.dropLineageLocked(n)
 	for _, l := range layers {
 		l.lineage = parent

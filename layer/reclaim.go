@@ -3,6 +3,7 @@ package layer
 // Reclaim: giving back, in the background, what of retired layers nobody sees any more.
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -134,19 +135,22 @@ func (r *reclaimer) isLive(l *layer) bool {
 func (r *reclaimer) resume(c *catalog) {
 	s := r.store
 	s.tree.RLock()
-	var jobs []job
+	var begun, jobs []job
 	for _, n := range s.tree.lineages {
 		for _, l := range n.layers {
 			if !l.liveLocked() {
 				jobs = append(jobs, job{layer: l, whole: true})
 			}
 		}
-		if n.into || s.tree.onlyContinuationLocked(n) {
+		switch {
+		case n.into:
+			begun = append(begun, job{merge: n})
+		case s.tree.onlyContinuationLocked(n):
 			jobs = append(jobs, job{merge: n})
 		}
 	}
 	s.tree.RUnlock()
-	r.add(jobs...)
+	r.add(append(begun, jobs...)...) // merges first: see leaveIfEmpty
 	for _, p := range c.punches {
 		l := s.tree.layer(p.layer)
 		if l == nil {
@@ -377,6 +381,9 @@ func (r *reclaimer) leaveIfEmpty(l *layer) error {
 	s.tree.RLock()
 	d := s.tree.departureLocked(l)
 	s.tree.RUnlock()
+	if slices.ContainsFunc(d.grown, func(n *lineage) bool { return n.into }) {
+		return nil // it is what a merge goes by, and leaves after that
+	}
 	if err := s.update(d.commit); err != nil {
 		return err
 	}

@@ -52,7 +52,9 @@ func (v *VM) Snapshots() []*Snapshot {
 	defer v.mu.RUnlock()
 	all := make([]*Snapshot, 0, len(v.snapshots))
 	for _, n := range v.snapshots {
-		all = append(all, n)
+		if !n.Hidden {
+			all = append(all, n)
+		}
 	}
 	slices.SortFunc(all, func(a, b *Snapshot) int { return cmp.Compare(a.id, b.id) })
 	return all
@@ -62,7 +64,7 @@ func (v *VM) Snapshots() []*Snapshot {
 func (v *VM) Snapshot(name string) (*Snapshot, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if n := v.snapshots[name]; n != nil {
+	if n := v.snapshots[name]; n != nil && !n.Hidden {
 		return n, nil
 	}
 	return nil, Errorf(syscall.ENOENT, "VM %q has no snapshot %q", v.Name(), name)
@@ -90,7 +92,7 @@ func (n *Snapshot) Info() SnapshotInfo {
 	defer n.vm.mu.RUnlock()
 	info.Name = n.snapshotRecord.Name
 	info.Head = n.vm.head == n.id
-	if parent, ok := n.vm.store.snapshots.Load(n.Parent); ok {
+	if parent, ok := n.vm.store.snapshots.Load(n.Parent); ok && !parent.(*Snapshot).Hidden {
 		name := parent.(*Snapshot).snapshotRecord.Name // of the same VM, so under the same lock
 		info.Parent = &name
 	}
@@ -115,6 +117,9 @@ func (v *VM) CreateSnapshot(o CreateOptions) (SnapshotInfo, error) {
 	v.op.Lock()
 	defer v.op.Unlock()
 	if err := v.present(""); err != nil {
+		return SnapshotInfo{}, err
+	}
+	if err := v.refusePreview("create a snapshot"); err != nil {
 		return SnapshotInfo{}, err
 	}
 	if _, err := v.Snapshot(o.Name); err == nil {
@@ -312,6 +317,9 @@ func (v *VM) DeleteSnapshots(names []string) ([]SnapshotInfo, error) {
 	}
 	if len(gone) == 0 {
 		return nil, Errorf(syscall.EINVAL, "no snapshot is named")
+	}
+	if err := v.refusePreviewed(gone); err != nil {
+		return nil, err
 	}
 	if err := v.refuseOpens(gone); err != nil {
 		return nil, err

@@ -17,6 +17,9 @@ func (v *VM) Status() VMStatus {
 	if n := v.snapshots[v.headNameLocked()]; n != nil {
 		name := n.snapshotRecord.Name
 		st.Head = &name
+		if v.preview != 0 {
+			st.Preview = &name
+		}
 	}
 	v.mu.RUnlock()
 	st.Allocated, st.GrowthPerHour = v.growth()

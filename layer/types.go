@@ -134,6 +134,13 @@ type RevertResult struct {
 	Reset    bool
 }
 
+// PreviewOptions: Force previews under open files. Files nil: all of the snapshot's.
+type PreviewOptions struct {
+	Name  string
+	Force bool
+	Files []string
+}
+
 // VMStatus is how a VM stands. Virtual and Allocated in bytes.
 type VMStatus struct {
 	VM            string     `json:"vm"`

@@ -30,6 +30,7 @@ type VM struct {
 	files     map[string]*File
 	snapshots map[string]*Snapshot
 	head      SnapshotID
+	preview   SnapshotID // hidden: what undo brings back; 0: no preview
 	gone      bool
 	released  chan struct{} // closed and made anew whenever a handle goes
 }

@@ -1,0 +1,333 @@
+package layer
+
+// Changing to a snapshot's state: what revert, preview and undo have in common.
+//
+//	flush all, commit new heads as prepared          crash: the start undoes the heads
+//	while nobody writes, flush what is to be kept    crash: the same
+//	commit files, heads, and the kept snapshot       crash: all of it is there
+//	show it                                          nothing is on disk that was not before
+
+import (
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// selectEntries are the snapshot's files with the given names, or all.
+func (n *Snapshot) selectEntries(names []string) ([]entryRecord, error) {
+	if names == nil {
+		return n.Files, nil
+	}
+	var entries []entryRecord
+	for _, name := range names {
+		i := slices.IndexFunc(n.Files, func(e entryRecord) bool { return e.Name == name })
+		if i < 0 {
+			return nil, Errorf(syscall.ENOENT, "snapshot %q has no file %q", n.Name(), name)
+		}
+		entries = append(entries, n.Files[i])
+	}
+	return entries, nil
+}
+
+// affected are the VM's present files that a revert replaces or takes away: those whose id or name the snapshot has,
+// and with whole the newer ones too. What the snapshot left out stays.
+func (v *VM) affected(n *Snapshot, entries []entryRecord, whole bool) []*File {
+	byID, byName := make(map[FileID]bool), make(map[string]bool)
+	for _, e := range entries {
+		byID[e.File], byName[e.Name] = true, true
+	}
+	var files []*File
+	for _, e := range v.Files() {
+		excluded := slices.Contains(n.Excluded, e.Name) || slices.Contains(n.ExcludedIDs, e.File.id)
+		if byID[e.File.id] || byName[e.Name] || whole && !excluded {
+			files = append(files, e.File)
+		}
+	}
+	return files
+}
+
+// change is one that is under way: of a VM from what it is to what a snapshot has.
+type change struct {
+	vm       *VM
+	to       *Snapshot
+	entries  []entryRecord // of to, the files that come
+	affected []*File       // the present ones that are replaced or go
+	head     SnapshotID    // the VM's afterwards
+	drop     *Snapshot     // one that goes with the change
+
+	heads   *heads
+	kept    *Snapshot // what is left behind
+	old     []left
+	orphans map[*File]*layer // heads for files that go and may be open, if their own are kept
+}
+
+func (c *change) keptName() string {
+	if c.kept == nil {
+		return ""
+	}
+	return c.kept.Name()
+}
+
+// run makes the change. It refuses while a file that it affects is open for writing, unless forced, and says whether
+// one was.
+func (c *change) run(force bool) (running bool, err error) {
+	v := c.vm
+	busy := func() bool { return slices.ContainsFunc(c.affected, func(f *File) bool { return f.openFor(true) }) }
+	running = busy()
+	if running && !force {
+		if !v.awaitHandles(busy) {
+			return false, Errorf(syscall.EBUSY, "a file of VM %q is open for writing: stop the VM first, or force it and reset the guest", v.Name())
+		}
+		running = false
+	}
+	if c.kept != nil && running {
+		c.kept.Consistency = ConsistencyCrash
+	}
+	return running, c.make()
+}
+
+func (c *change) make() error {
+	v, s := c.vm, c.vm.store
+	for _, f := range c.affected {
+		f.awaitVoid()
+		if err := f.Flush(true); err != nil && c.kept != nil {
+			return err
+		}
+	}
+	c.heads = &heads{vm: v}
+	for _, e := range c.entries {
+		c.heads.new = append(c.heads.new, newHead{over: s.tree.layer(e.Layer)})
+	}
+	if err := c.heads.prepare(); err != nil {
+		return err
+	}
+	if err := c.switchOver(); err != nil {
+		c.heads.undo()
+		return err
+	}
+	return nil
+}
+
+// switchOver commits the new state and shows it; nobody changes a file of the VM meanwhile.
+func (c *change) switchOver() error {
+	v := c.vm
+	v.sealing.Lock()
+	defer v.sealing.Unlock()
+	v.barrier.Lock()
+	defer v.barrier.Unlock()
+	for _, f := range c.affected {
+		c.old = append(c.old, f.leave())
+	}
+	if c.kept != nil {
+		c.fillKept()
+		if err := seal(c.old); err != nil {
+			return err
+		}
+	}
+	if err := v.store.update(c.commit); err != nil {
+		return err
+	}
+	c.show()
+	return nil
+}
+
+// keep has what is left behind kept as a snapshot.
+func (c *change) keep(name, description string) {
+	c.kept = c.vm.newSnapshot(CreateOptions{Name: name, Description: description})
+}
+
+// fillKept puts into the snapshot what is left behind, and makes heads for files that go and may be open.
+func (c *change) fillKept() {
+	v := c.vm
+	c.kept.snapshotRecord.Created = time.Now().UnixNano()
+	for _, e := range v.Files() {
+		if !slices.Contains(c.affected, e.File) {
+			c.kept.Excluded = append(c.kept.Excluded, e.Name)
+			c.kept.ExcludedIDs = append(c.kept.ExcludedIDs, e.File.id)
+		}
+	}
+	c.orphans = make(map[*File]*layer)
+	for _, o := range c.old {
+		c.kept.Files = append(c.kept.Files, o.entry())
+		if !slices.ContainsFunc(c.entries, func(e entryRecord) bool { return e.File == o.file.id }) {
+			lin := &lineage{id: lineageID(v.store.newID()), parent: o.head.lineage, branch: o.head.id}
+			c.orphans[o.file] = v.store.newLayer(o.file.id, lin)
+		}
+	}
+}
+
+func (c *change) commit(tx *blockmap.Tx) error {
+	v := c.vm
+	tx.Delete(catalogKey(tablePrepared, v.id))
+	if c.kept != nil {
+		put(tx, catalogKey(tableSnapshot, c.kept.id), c.kept.snapshotRecord)
+	}
+	for _, o := range c.old {
+		tx.Delete(catalogKey(tableFile, o.file.id))
+	}
+	for _, head := range c.orphans {
+		// The catalog does not know them: a start removes what is left of them.
+		tx.Put(catalogKey(tableUnlink, head.id), nil)
+	}
+	for i, e := range c.entries {
+		put(tx, catalogKey(tableFile, e.File), c.fileRecord(i))
+	}
+	if c.drop != nil {
+		tx.Delete(catalogKey(tableSnapshot, c.drop.id))
+	}
+	if err := v.store.putNext(tx); err != nil {
+		return err
+	}
+	return edit(tx, catalogKey(tableVM, v.id), func(rec *vmRecord) { rec.Head, rec.Preview = c.head, c.previewAfter() })
+}
+
+// previewAfter is the hidden snapshot that the VM can be brought back to afterwards: what is left behind is, if hidden.
+func (c *change) previewAfter() SnapshotID {
+	if c.kept != nil && c.kept.Hidden {
+		return c.kept.id
+	}
+	return 0
+}
+
+func (c *change) fileRecord(i int) fileRecord {
+	e := c.entries[i]
+	return fileRecord{
+		VM: c.vm.id, Name: e.Name, Attr: e.Attr, Size: e.Size, Allocated: e.Allocated, Head: c.heads.new[i].head.id,
+	}
+}
+
+// show is commit's work in memory. A file keeps its identity, so that open handles follow it to the new state, and one
+// that was unlinked and is still open returns.
+func (c *change) show() {
+	v, s := c.vm, c.vm.store
+	for _, o := range c.old {
+		v.mu.Lock()
+		delete(v.files, o.name)
+		v.mu.Unlock()
+	}
+	for i := range c.entries {
+		c.showFile(i)
+	}
+	s.tree.Lock()
+	for _, o := range c.old {
+		if o.head.owner == o.file && o.file.state.Load().head != o.head {
+			o.head.owner = nil
+		}
+		if c.kept != nil {
+			o.head.snap = c.kept
+		}
+	}
+	s.tree.Unlock()
+	if c.kept != nil {
+		c.kept.state = StateReady
+		v.addSnapshot(c.kept)
+	}
+	v.mu.Lock()
+	v.head, v.preview = c.head, c.previewAfter()
+	if c.drop != nil {
+		delete(v.snapshots, c.drop.snapshotRecord.Name)
+		s.snapshots.Delete(c.drop.id)
+	}
+	v.mu.Unlock()
+	c.letGo()
+	if c.drop != nil {
+		s.retireSnapshots([]*Snapshot{c.drop})
+	}
+}
+
+// showFile puts the i-th file of the snapshot into the VM.
+func (c *change) showFile(i int) {
+	v, s, e := c.vm, c.vm.store, c.entries[i]
+	record, head := c.fileRecord(i), c.heads.new[i].head
+	var f *File
+	if known, ok := s.files.Load(e.File); ok {
+		f = known.(*File)
+		f.mu.Lock()
+		f.name, f.attr, f.linked = record.Name, record.Attr, true
+		f.mu.Unlock()
+		f.size.Store(record.Size)
+		f.allocated.Store(record.Allocated)
+		f.mtime.Store(record.Attr.Mtime)
+		before := f.state.Load()
+		f.setHead(head, nil)
+		c.replaced(f, before)
+	} else {
+		f = newFile(v, e.File, record)
+		f.setHead(head, nil)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.files[record.Name] = f
+}
+
+// replaced lets go of the state that a file had. One that was unlinked, so that no snapshot has it, is retired.
+func (c *change) replaced(f *File, before *fileState) {
+	before.chain.Close()
+	if !slices.ContainsFunc(c.old, func(o left) bool { return o.file == f }) {
+		before.head.stopFlushing()
+		f.vm.store.retire(before.head)
+	}
+}
+
+// letGo ends the old heads, and the files that are no longer there.
+func (c *change) letGo() {
+	s := c.vm.store
+	for _, o := range c.old {
+		if o.file.state.Load().head == o.head {
+			c.goneFile(o)
+			continue
+		}
+		if c.kept != nil {
+			o.head.head.Store(nil)
+		} else {
+			o.head.stopFlushing()
+			s.retire(o.head)
+		}
+	}
+}
+
+// goneFile ends a file that the snapshot does not have. While it is open it lives on: over a head of its own if its
+// old one was kept.
+func (c *change) goneFile(o left) {
+	s := c.vm.store
+	o.file.mu.Lock()
+	o.file.linked = false
+	open := len(o.file.handles) > 0
+	o.file.mu.Unlock()
+	if open && c.kept == nil {
+		return // its last close retires the head
+	}
+	if open {
+		c.orphanHead(o)
+		return
+	}
+	s.files.Delete(o.file.id)
+	o.file.state.Load().chain.Close()
+	if c.kept != nil {
+		o.head.head.Store(nil)
+		s.tree.Lock()
+		o.head.owner = nil
+		s.tree.Unlock()
+		return
+	}
+	o.head.stopFlushing()
+	s.retire(o.head)
+}
+
+// orphanHead gives an unlinked file that is still open a head that the catalog does not know: it goes with the file's
+// last close, or with the process.
+func (c *change) orphanHead(o left) {
+	s, head := c.vm.store, c.orphans[o.file]
+	s.tree.Lock()
+	s.tree.lineages[head.lineage.id] = head.lineage
+	o.head.grown = append(o.head.grown, head.lineage)
+	s.tree.addLocked(head)
+	o.head.owner = nil
+	s.tree.Unlock()
+	before := o.file.state.Load()
+	o.file.setHead(head, nil)
+	before.chain.Close()
+	o.head.head.Store(nil)
+}
