@@ -98,7 +98,7 @@ func (c *change) make() error {
 	}
 	c.heads = &heads{vm: v}
 	for _, e := range c.entries {
-		c.heads.new = append(c.heads.new, newHead{over: s.tree.layer(e.Layer)})
+		c.heads.new = append(c.heads.new, newHead{id: e.File, over: s.tree.layer(e.Layer)})
 	}
 	if err := c.heads.prepare(); err != nil {
 		return err

@@ -14,10 +14,12 @@ import (
 
 // newHead is a head that is being made.
 type newHead struct {
-	file *File  // nil: one that the VM does not have at present
-	over *layer // what it goes over
-	head *layer
-	grew bool // it starts a lineage
+	file  *File  // nil: one that the VM does not have at present
+	id    FileID // of the file
+	over  *layer // what it goes over
+	apart bool   // over another VM's layer: all layers of a lineage are of one VM
+	head  *layer
+	grew  bool // it starts a lineage
 }
 
 // heads are those of one operation.
@@ -39,21 +41,10 @@ func (l *layer) record() layerRecord {
 //
 // A head over the newest layer of a lineage continues it. Otherwise it starts one.
 func (h *heads) prepare() error {
-	s := h.vm.store
-	s.tree.Lock()
-	for i := range h.new {
-		h.placeLocked(&h.new[i])
-	}
-	s.tree.Unlock()
-	err := s.update(func(tx *blockmap.Tx) error {
+	h.place()
+	err := h.vm.store.update(func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tablePrepared, h.vm.id), h.prepared())
-		for _, n := range h.new {
-			put(tx, catalogKey(tableLayer, n.head.id), n.head.record())
-			if n.grew {
-				put(tx, catalogKey(tableLineage, n.head.lineage.id), lineageRecord{Parent: n.over.lineage.id, Branch: n.over.id})
-			}
-		}
-		return s.putNext(tx)
+		return h.put(tx)
 	})
 	if err != nil {
 		h.removeFromTree()
@@ -61,18 +52,39 @@ func (h *heads) prepare() error {
 	return err
 }
 
+// place puts the heads into the tree.
+func (h *heads) place() {
+	t := h.vm.store.tree
+	t.Lock()
+	defer t.Unlock()
+	for i := range h.new {
+		h.placeLocked(&h.new[i])
+	}
+}
+
+// put writes the heads' layers and the lineages that they start.
+func (h *heads) put(tx *blockmap.Tx) error {
+	for _, n := range h.new {
+		put(tx, catalogKey(tableLayer, n.head.id), n.head.record())
+		if n.grew {
+			put(tx, catalogKey(tableLineage, n.head.lineage.id), lineageRecord{Parent: n.over.lineage.id, Branch: n.over.id})
+		}
+	}
+	return h.vm.store.putNext(tx)
+}
+
 // placeLocked makes one head. Until it has an owner it counts as live for what it lies over: its children are looked
 // at only once that is retired, which waits for the operation.
 func (h *heads) placeLocked(n *newHead) {
 	s := h.vm.store
 	lin := n.over.lineage
-	if lin.newest() != n.over || slices.ContainsFunc(n.over.grown, func(g *lineage) bool { return g.into }) {
+	if n.apart || lin.newest() != n.over || slices.ContainsFunc(n.over.grown, func(g *lineage) bool { return g.into }) {
 		lin = &lineage{id: lineageID(s.newID()), parent: n.over.lineage, branch: n.over.id}
 		s.tree.lineages[lin.id] = lin
 		n.over.grown = append(n.over.grown, lin)
 		n.grew = true
 	}
-	n.head = s.newLayer(n.over.file, lin)
+	n.head = s.newLayer(n.id, lin)
 	s.tree.addLocked(n.head)
 }
 

@@ -178,7 +178,7 @@ func (v *VM) takeSnapshot(n *Snapshot, files []*File) error {
 		if err := f.Flush(true); err != nil {
 			return err
 		}
-		h.new = append(h.new, newHead{file: f, over: f.state.Load().head})
+		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head})
 	}
 	if err := h.prepare(); err != nil {
 		return err
