@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // binary is the program under test: $SNAPFS_BIN, else what `make build` leaves.
@@ -27,7 +28,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(privateMounts) == "" {
 		os.Exit(rerun())
 	}
-	if err := findBinary(); err != nil {
+	err := errors.Join(dropCopies(), findBinary())
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -49,6 +51,21 @@ func rerun() int {
 		return 1
 	}
 	return 0
+}
+
+// dropCopies unmounts what the new namespace has copied of other mounts of
+// snapfs: a copy would keep their stores open.
+func dropCopies() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); f[2] == "fuse.snapfs" {
+			_ = unix.Unmount(f[1], unix.MNT_DETACH) // it may be gone by now
+		}
+	}
+	return nil
 }
 
 func findBinary() error {

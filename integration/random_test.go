@@ -19,7 +19,7 @@ import (
 
 var (
 	randomSeed  = flag.Uint64("seed", 0, "what TestRandom does; 0 takes the clock's word")
-	randomSteps = flag.Int("steps", 600, "how much TestRandom does")
+	randomSteps = flag.Int("steps", 2000, "how much TestRandom does")
 )
 
 // TestRandom does one thing after another that an operator, a guest or a crash
@@ -49,18 +49,22 @@ type random struct {
 	m     *mount
 	vms   map[string]*modelVM
 	count int // of names given
+
+	vm, file string // in use; mostly the next request goes there again
 }
 
 func (r *random) step(i int) {
-	name := fmt.Sprint("vm", r.rng.IntN(2))
-	vm := r.vms[name]
+	if i == 0 || r.rng.IntN(8) == 0 {
+		r.vm = pick(r.rng, r.vms)
+	}
+	name, vm := r.vm, r.vms[r.vm]
 	steps := []struct {
 		weight int
 		what   string
 		do     func(dir string, vm *modelVM) string
 	}{
 		{24, "write", r.write}, {4, "write synchronously", r.writeSync}, {6, "punch", r.punch}, {4, "zero", r.zeroRange},
-		{3, "allocate", r.allocate}, {5, "truncate", r.truncate}, {8, "fsync", r.fsync}, {10, "read", r.read},
+		{3, "allocate", r.allocate}, {8, "truncate", r.truncate}, {8, "fsync", r.fsync}, {10, "read", r.read},
 		{4, "create file", r.createFile}, {2, "unlink", r.unlink}, {2, "rename file", r.renameFile},
 		{9, "snapshot", r.snapshot}, {6, "delete", r.delete}, {2, "rename", r.rename}, {5, "revert", r.revert}, {6, "browse", r.browse},
 		{1, "remount", r.remount}, {1, "crash", r.crash}, {2, "crash amid", r.crashAmid},
@@ -100,7 +104,10 @@ const maxModelFile = 5 << 20 // more than a region of the index
 
 // onFile opens a file at random for writing, if there is one.
 func (r *random) onFile(dir string, vm *modelVM, flags int, do func(f *os.File, m *modelFile) string) string {
-	name := pick(r.rng, vm.files)
+	if vm.files[r.file] == nil || r.rng.IntN(8) == 0 {
+		r.file = pick(r.rng, vm.files)
+	}
+	name := r.file
 	if name == "" {
 		return "nothing"
 	}
@@ -179,7 +186,7 @@ func (r *random) allocate(dir string, vm *modelVM) string {
 
 func (r *random) truncate(dir string, vm *modelVM) string {
 	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
-		size := r.rng.IntN(min(maxModelFile, len(m.data)*2+20_000))
+		size := r.rng.IntN([]int{1, len(m.data) + 1, min(maxModelFile, len(m.data)*2+20_000)}[r.rng.IntN(3)])
 		require.NoError(r, f.Truncate(int64(size)))
 		m.truncate(size)
 		return fmt.Sprint("to ", size)
