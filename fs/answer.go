@@ -5,6 +5,7 @@ package fs
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -21,11 +22,15 @@ type (
 	manyAnswer struct {
 		Snapshots []layer.SnapshotInfo `json:"snapshots"`
 	}
-	revertAnswer struct {
+	changeAnswer struct {
 		Snapshot layer.SnapshotInfo `json:"snapshot"`
 		Kept     *string            `json:"kept"` // the snapshot of what was left behind
 		Reset    bool               `json:"reset"`
 		Message  string             `json:"message"`
+	}
+	cloneAnswer struct {
+		Snapshot layer.SnapshotInfo `json:"snapshot"`
+		VM       string             `json:"vm"` // the new one
 	}
 	errorAnswer struct {
 		Error errorText `json:"error"`
@@ -59,19 +64,26 @@ func (s *server) run(n node, text []byte) ([]byte, error) {
 
 // execute runs a command on a VM and notes in the log how it went.
 func (s *server) execute(vm *layer.VM, which control, c command) (answer any, err error) {
-	attrs := []any{"snapshot", strings.Join(c.names, ",")}
+	var attrs []any
+	if len(c.names) > 0 {
+		attrs = append(attrs, "snapshot", strings.Join(c.names, ","))
+	}
+	if c.to != "" {
+		attrs = append(attrs, "to", c.to)
+	}
 	switch which {
 	case controlCreate:
 		answer, err = create(vm, c)
 	case controlDelete:
 		answer, err = deleteAll(vm, c)
 	case controlRename:
-		attrs = append(attrs, "to", c.to)
 		answer, err = rename(vm, c)
-	case controlRevert:
-		var a revertAnswer
-		if a, err = revert(vm, c); a.Kept != nil {
-			attrs = append(attrs, "kept", *a.Kept)
+	case controlClone:
+		answer, err = s.clone(vm, c)
+	default:
+		var a changeAnswer
+		if a, err = change(vm, which, c); err == nil {
+			attrs = a.note(attrs)
 		}
 		answer = a
 	}
@@ -101,11 +113,18 @@ func create(vm *layer.VM, c command) (any, error) {
 }
 
 func deleteAll(vm *layer.VM, c command) (any, error) {
-	infos, err := vm.DeleteSnapshots(c.names)
-	if err == nil && len(c.names) == 1 {
-		return oneAnswer{infos[0]}, nil
+	names := c.names
+	if slices.ContainsFunc(names, isRange) {
+		var err error
+		if names, err = ExpandRanges(infos(vm), names); err != nil {
+			return nil, err
+		}
 	}
-	return manyAnswer{infos}, err
+	deleted, err := vm.DeleteSnapshots(names)
+	if err == nil && len(c.names) == 1 && !isRange(c.names[0]) {
+		return oneAnswer{deleted[0]}, nil
+	}
+	return manyAnswer{deleted}, err
 }
 
 func rename(vm *layer.VM, c command) (any, error) {
@@ -113,21 +132,18 @@ func rename(vm *layer.VM, c command) (any, error) {
 	return oneAnswer{info}, err
 }
 
-func revert(vm *layer.VM, c command) (revertAnswer, error) {
-	result, err := vm.Revert(layer.RevertOptions{Name: c.names[0], Discard: c.discard, Force: c.force, Files: c.files})
+func (s *server) clone(vm *layer.VM, c command) (any, error) {
+	snapshot, err := vm.Snapshot(c.names[0])
 	if err != nil {
-		return revertAnswer{}, err
+		return nil, err
 	}
-	a := revertAnswer{Snapshot: result.Snapshot, Reset: result.Reset}
-	a.Message = "the VM's files are those of " + result.Snapshot.Name
-	if result.Kept != "" {
-		a.Kept = &result.Kept
-		a.Message += "; what they were is kept as " + result.Kept
+	made, err := vm.Clone(c.names[0], c.to)
+	if err != nil {
+		return nil, err
 	}
-	if result.Reset {
-		a.Message += "; reset the guest now: its disks changed under it"
-	}
-	return a, nil
+	s.touchRoot()
+	s.log.Add(made.Name(), "vm-created", "from", vm.Name()+"@"+c.names[0])
+	return cloneAnswer{snapshot.Info(), made.Name()}, nil
 }
 
 func failed(err error) []byte {

@@ -29,13 +29,13 @@ type command struct {
 // keys are all that the language knows, and which control files take them. Those that none takes are promised for
 // later, and refused as such.
 var keys = map[string][]control{
-	"name":        {controlCreate, controlDelete, controlRename, controlRevert},
+	"name":        {controlCreate, controlDelete, controlRename, controlRevert, controlPreview, controlClone},
 	"names":       {controlDelete},
-	"to":          {controlRename},
+	"to":          {controlRename, controlClone},
 	"description": {controlCreate},
 	"discard":     {controlRevert},
-	"force":       {controlRevert},
-	"files":       {controlCreate, controlRevert},
+	"force":       {controlRevert, controlPreview, controlUndo},
+	"files":       {controlCreate, controlRevert, controlPreview},
 	"memory":      nil,
 	"hooks":       nil,
 }
@@ -92,7 +92,7 @@ func (p *parser) key(name string) error {
 
 // complete checks that a command has what it needs.
 func (p *parser) complete() error {
-	if len(p.names) == 0 {
+	if len(p.names) == 0 && slices.Contains(keys["name"], p.which) {
 		return invalid("%s needs the name of a snapshot", p.which.name())
 	}
 	if p.which != controlDelete && len(p.names) > 1 {
@@ -100,6 +100,9 @@ func (p *parser) complete() error {
 	}
 	if p.which == controlRename && p.to == "" {
 		return invalid("rename needs the old and the new name")
+	}
+	if p.which == controlClone && p.to == "" {
+		return invalid("clone needs the name of a snapshot and to=, that of the new VM")
 	}
 	if p.files != nil && len(p.files) == 0 {
 		return invalid("files names no file; leave it out for all of them")

@@ -45,6 +45,10 @@ func TestParseCommand(t *testing.T) {
 		{controlRevert, "a discard=true force=false", command{names: []string{"a"}, discard: true}},
 		{controlRevert, `{"name": "a", "force": true, "files": ["x"]}`,
 			command{names: []string{"a"}, force: true, files: []string{"x"}}},
+		{controlPreview, "a files=x force=true", command{names: []string{"a"}, force: true, files: []string{"x"}}},
+		{controlClone, "a to=web2", command{names: []string{"a"}, to: "web2"}},
+		{controlClone, `"a b" "web 2"`, command{names: []string{"a b"}, to: "web 2"}},
+		{controlClone, `{"name": "a", "to": "web2"}`, command{names: []string{"a"}, to: "web2"}},
 	} {
 		got, err := parseCommand(test.which, []byte(test.text))
 		if test.want.names == nil {
@@ -53,6 +57,22 @@ func TestParseCommand(t *testing.T) {
 		}
 		require.NoError(t, err, test.text)
 		require.Equal(t, test.want, got, test.text)
+	}
+}
+
+// commit and undo are about no snapshot in particular.
+func TestParseCommandWithoutName(t *testing.T) {
+	for _, which := range []control{controlCommit, controlUndo} {
+		for _, text := range []string{"", "\n", "  ", "{}"} {
+			got, err := parseCommand(which, []byte(text))
+			require.NoError(t, err, "%q", text)
+			require.Equal(t, command{}, got)
+		}
+	}
+	for _, text := range []string{"force=true", `{"force": true}`} {
+		got, err := parseCommand(controlUndo, []byte(text))
+		require.NoError(t, err)
+		require.Equal(t, command{force: true}, got)
 	}
 }
 
@@ -97,6 +117,17 @@ func TestParseCommandRefusals(t *testing.T) {
 		{controlRevert, "a force=yes", "true or false"},
 		{controlRevert, `{"name": "a", "force": "true"}`, "true or false"},
 		{controlDelete, "a b force=true", "delete takes no force"},
+		{controlPreview, "", "needs the name"},
+		{controlPreview, "a b", "no key=value"},
+		{controlPreview, "a discard=true", "preview takes no discard"},
+		{controlCommit, "a", "commit takes no name"},
+		{controlCommit, "force=true", "commit takes no force"},
+		{controlUndo, "a", "undo takes no name"},
+		{controlUndo, `{"name": "a"}`, "undo takes no name"},
+		{controlUndo, "a=b", `undo takes no name`},
+		{controlClone, "a", "to=, that of the new VM"},
+		{controlClone, "a b c", "no key=value"},
+		{controlClone, "a to=b files=c", "clone takes no files"},
 		{controlCreate, strings.Repeat("x", maxCommand+1), "at most 65536"},
 	} {
 		_, err := parseCommand(test.which, []byte(test.text))
@@ -111,25 +142,36 @@ func TestParseCommandRefusals(t *testing.T) {
 
 // Whatever is written: no panic, and what is accepted has what its command needs and says nothing that it can't.
 func FuzzParseCommand(f *testing.F) {
+	var commands []control
+	for _, which := range vmControls {
+		if which.isWriter() {
+			commands = append(commands, which)
+		}
+	}
 	for _, seed := range []string{
 		"a", `"a b" description="c \"d\""`, "a b c", "a to=b", "names=a,b", "a discard=true force=true files=x,y",
 		`{"name": "a", "files": ["b"], "discard": true}`, `{"names": ["a", "b"]}`, "a memory=true", "{", `"`, "=", "a =",
 	} {
-		for _, which := range []control{controlCreate, controlDelete, controlRename, controlRevert} {
+		for which := range commands {
 			f.Add(uint8(which), []byte(seed))
 		}
 	}
 	f.Fuzz(func(t *testing.T, which uint8, text []byte) {
-		w := control(which % 4)
+		w := commands[int(which)%len(commands)]
 		c, err := parseCommand(w, text)
 		if err != nil {
 			require.Equal(t, syscall.EINVAL, layer.Errno(err))
 			return
 		}
+		if w == controlCommit || w == controlUndo {
+			require.Equal(t, command{force: c.force && w == controlUndo}, c)
+			return
+		}
 		require.NotEmpty(t, c.names)
 		require.True(t, w == controlDelete || len(c.names) == 1)
-		require.Equal(t, w == controlRename, c.to != "")
-		require.True(t, w == controlRevert || !c.discard && !c.force)
+		require.Equal(t, w == controlRename || w == controlClone, c.to != "")
+		require.True(t, w == controlRevert || !c.discard)
+		require.True(t, w == controlRevert || w == controlPreview || !c.force)
 		require.True(t, c.files == nil || len(c.files) > 0)
 	})
 }

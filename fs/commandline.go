@@ -3,6 +3,7 @@ package fs
 // Commands as a line of words.
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -95,14 +96,14 @@ func (w word) isKey(first bool) bool {
 	return known || !first
 }
 
-// positional takes a word without a key: a name, or for rename the new one.
+// positional takes a word without a key: a name, or where two belong together the new one.
 func (p *parser) positional(i int, text string) error {
 	switch {
 	case i == 0:
 		if err := p.key("name"); err != nil {
 			return err
 		}
-	case p.which == controlRename && i == 1:
+	case i == 1 && slices.Contains(keys["to"], p.which):
 		return p.set("to", text)
 	case p.which != controlDelete:
 		return invalid("%q is no key=value; a value with spaces goes in double quotes", text)

@@ -21,38 +21,15 @@ const (
 	controlList
 	controlStatus
 	controlLog
+	controlPreview
+	controlCommit
+	controlUndo
+	controlClone
 )
-
-// usages are the control files: the name, and for those that take commands, what to write.
-var usages = [...]struct{ name, usage string }{
-	controlCreate: {"create", `create: write one line, then read the answer from the same open file:
-  NAME [description=TEXT] [files=FILE,FILE…]
-or one JSON object: {"name": "…", "description": "…", "files": ["…"]}
-Takes a snapshot of all files of the VM, or of those given. A name or value with spaces goes in double quotes.
-`},
-	controlDelete: {"delete", `delete: write one line, then read the answer from the same open file:
-  NAME [NAME…]
-or one JSON object: {"name": "…"} or {"names": ["…", "…"]}
-Deletes the snapshots: all of them or, if one can't be, none. Their space comes back in the background.
-`},
-	controlRename: {"rename", `rename: write one line, then read the answer from the same open file:
-  OLD NEW
-or one JSON object: {"name": "OLD", "to": "NEW"}
-`},
-	controlRevert: {"revert", `revert: write one line, then read the answer from the same open file:
-  NAME [files=FILE,FILE…] [discard=true] [force=true]
-or one JSON object: {"name": "…", "files": ["…"], "discard": false, "force": false}
-Makes the VM's files exactly the snapshot's. What they were is kept as before-revert-TIME unless discarded. With force
-also under open files: the guest must then be reset at once.
-`},
-	controlTree:   {name: "tree"},
-	controlList:   {name: "list"},
-	controlStatus: {name: "status"},
-	controlLog:    {name: "log"},
-}
 
 var (
 	vmControls = []control{controlCreate, controlDelete, controlRename, controlRevert,
+		controlPreview, controlCommit, controlUndo, controlClone,
 		controlTree, controlList, controlStatus, controlLog}
 	mountControls = []control{controlStatus, controlList, controlLog}
 )

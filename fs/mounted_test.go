@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -204,8 +205,8 @@ func TestListings(t *testing.T) {
 		}
 		require.Equal(t, root, m.list())
 		require.Equal(t, vm, m.list("a"))
-		require.ElementsMatch(t, []string{"create", "delete", "rename", "revert", "tree", "list", "status", "log",
-			"one", "two"}, m.list("a", layer.SnapDir))
+		require.ElementsMatch(t, strings.Fields("create delete rename revert preview commit undo clone "+
+			"tree list status log one two"), m.list("a", layer.SnapDir))
 		require.ElementsMatch(t, []string{"status", "list", "log"}, m.list(layer.SnapDir))
 		require.Equal(t, []string{"disk"}, m.list("a", layer.SnapDir, "two"))
 

@@ -24,7 +24,7 @@ func (s *server) render(n node) ([]byte, error) {
 	}
 	switch which {
 	case controlTree:
-		return []byte(drawTree(vm.Name(), infos(vm), time.Now())), nil
+		return []byte(drawTree(vm.Status(), infos(vm), time.Now())), nil
 	case controlList:
 		return marshal(infos(vm)), nil
 	case controlStatus:
@@ -99,6 +99,6 @@ func (s *server) status() mountStatus {
 		UnsummedBytes: stats.LayerBytes,
 		Free:          stats.Free,
 		Reserve:       stats.Reserve,
-		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "discard"},
+		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "preview", "clone", "discard"},
 	}
 }

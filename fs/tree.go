@@ -9,7 +9,7 @@ package fs
 //	● drivers             20 minutes ago  crash  4.0 KiB
 //	○ you are here
 //
-// Down a column each state grew from the one above it, so that a long history stays narrow; what else grew from a
+// or during a preview "you are here (preview of drivers)", which undo leaves again. Down a column each state grew from the one above it, so that a long history stays narrow; what else grew from a
 // state branches off to the right below it. The branch that leads to the current state is the one that goes on.
 
 import (
@@ -33,6 +33,7 @@ const (
 // tree is drawn line by line.
 type tree struct {
 	infos    []layer.SnapshotInfo // oldest first
+	here     string               // what the current state is called
 	children map[int][]int        // by index in infos, oldest first
 	main     map[int]bool         // the states that the current one grew from, and itself
 	rows     []row
@@ -43,12 +44,15 @@ type row struct {
 	of    int // index in infos, or current
 }
 
-// drawTree draws the snapshots, given oldest first, with their ages at now.
-func drawTree(vm string, infos []layer.SnapshotInfo, now time.Time) string {
-	t := tree{infos: infos, children: make(map[int][]int), main: map[int]bool{current: true}}
+// drawTree draws the snapshots of a VM, given oldest first, with their ages at now.
+func drawTree(vm layer.VMStatus, infos []layer.SnapshotInfo, now time.Time) string {
+	t := tree{infos: infos, here: "you are here", children: make(map[int][]int), main: map[int]bool{current: true}}
+	if vm.Preview != nil {
+		t.here += " (preview of " + printable(*vm.Preview) + ")"
+	}
 	t.link()
 	t.draw(origin, "")
-	return printable(vm) + "\n" + t.format(now)
+	return printable(vm.VM) + "\n" + t.format(now)
 }
 
 // link finds out what grew from what. A parent that is not listed counts as none.
@@ -109,7 +113,7 @@ func (t *tree) split(children []int) (next int, branches []int) {
 }
 
 func (t *tree) add(prefix string, of int) {
-	label := prefix + "○ you are here"
+	label := prefix + "○ " + t.here
 	if of != current {
 		label = prefix + "● " + printable(t.infos[of].Name)
 	}

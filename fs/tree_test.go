@@ -32,22 +32,23 @@ func TestTree(t *testing.T) {
 	off.Unique = 5 << 30
 
 	for _, test := range []struct {
-		name  string
-		infos []layer.SnapshotInfo
-		want  string
+		name    string
+		preview *string
+		infos   []layer.SnapshotInfo
+		want    string
 	}{
-		{"no snapshots", nil, `
+		{"no snapshots", nil, nil, `
 web
 ○ you are here
 `},
-		{"a line", []layer.SnapshotInfo{off, described, grown("drivers", "before-upgrade", 1, true)}, `
+		{"a line", nil, []layer.SnapshotInfo{off, described, grown("drivers", "before-upgrade", 1, true)}, `
 web
 ● installed       1 week ago  off    5.0 GiB
 ● before-upgrade  2 days ago  crash  310 MiB  kernel·6.18
 ● drivers         1 hour ago  crash      0 B
 ○ you are here
 `},
-		{"reverted to the middle", []layer.SnapshotInfo{
+		{"reverted to the middle", nil, []layer.SnapshotInfo{
 			grown("a", "", 9, false), grown("b", "a", 8, true), grown("c", "b", 7, false), grown("d", "c", 6, false),
 			grown("before-revert", "d", 5, false),
 		}, `
@@ -59,7 +60,16 @@ web
 │ ● before-revert  5 hours ago  crash  0 B
 ○ you are here
 `},
-		{"branches of branches, and no way here from any", []layer.SnapshotInfo{
+		{"preview", &described.Name, []layer.SnapshotInfo{
+			grown("installed", "", 9, false), grown(described.Name, "installed", 8, true), grown("drivers", described.Name, 7, false),
+		}, `
+web
+● installed       9 hours ago  crash  0 B
+● before-upgrade  8 hours ago  crash  0 B
+├─● drivers       7 hours ago  crash  0 B
+○ you are here (preview of before-upgrade)
+`},
+		{"branches of branches, and no way here from any", nil, []layer.SnapshotInfo{
 			grown("a", "", 9, false), grown("b", "a", 8, false), grown("c", "a", 7, false), grown("d", "b", 6, false),
 			grown("e", "b", 5, false), grown("f", "gone", 4, false),
 		}, `
@@ -74,7 +84,7 @@ web
 `},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			require.Equal(t, strings.TrimPrefix(test.want, "\n"), drawTree("web", test.infos, treeTime))
+			require.Equal(t, strings.TrimPrefix(test.want, "\n"), drawTree(layer.VMStatus{VM: "web", Preview: test.preview}, test.infos, treeTime))
 		})
 	}
 }
@@ -88,7 +98,7 @@ func TestTreeStaysNarrow(t *testing.T) {
 		infos = append(infos, grown(name+time.Duration(i).String(), parent, 1000-i, i == 999))
 		parent = infos[i].Name
 	}
-	for line := range strings.Lines(drawTree("web", infos, treeTime)) {
+	for line := range strings.Lines(drawTree(layer.VMStatus{VM: "web"}, infos, treeTime)) {
 		require.Less(t, len(line), 80)
 	}
 }

@@ -1,0 +1,72 @@
+package fs
+
+// The commands that change what a VM's files are: revert, preview, commit, undo.
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+// change runs one of them. The answer says in words what came of it.
+func change(vm *layer.VM, which control, c command) (changeAnswer, error) {
+	var result layer.RevertResult
+	var err error
+	switch which {
+	case controlRevert:
+		result, err = vm.Revert(layer.RevertOptions{Name: c.names[0], Discard: c.discard, Force: c.force, Files: c.files})
+	case controlPreview:
+		result, err = vm.Preview(layer.PreviewOptions{Name: c.names[0], Force: c.force, Files: c.files})
+	case controlCommit:
+		result, err = vm.CommitPreview()
+	case controlUndo:
+		result, err = vm.Undo(c.force)
+	default:
+		err = invalid("%s takes no commands", which.name())
+	}
+	if err != nil {
+		return changeAnswer{}, err
+	}
+	return makeChangeAnswer(which, c, result), nil
+}
+
+func makeChangeAnswer(which control, c command, result layer.RevertResult) changeAnswer {
+	a := changeAnswer{Snapshot: result.Snapshot, Reset: result.Reset}
+	what, name := "the VM's files are", result.Snapshot.Name
+	if c.files != nil {
+		what = fmt.Sprintf("of the VM's files, %s are", strings.Join(c.files, ", "))
+	}
+	switch which {
+	case controlRevert:
+		a.Message = fmt.Sprintf("%s those of %s", what, name)
+	case controlPreview:
+		a.Message = fmt.Sprintf("%s those of %s, until undo or for good with commit", what, name)
+	case controlCommit:
+		a.Message = fmt.Sprintf("the VM goes on from its preview of %s", name)
+	case controlUndo:
+		a.Message = fmt.Sprintf("the VM's files are what they were before the preview of %s", name)
+	}
+	if result.Kept != "" {
+		a.Kept = &result.Kept
+		a.Message += "; what they were is kept as " + result.Kept
+	}
+	if result.Reset {
+		a.Message += "; reset the guest now: its disks changed under it"
+	}
+	return a
+}
+
+// note adds to a command's line in the event log what the command itself did not say.
+func (a changeAnswer) note(attrs []any) []any {
+	if len(attrs) == 0 {
+		attrs = append(attrs, "snapshot", a.Snapshot.Name)
+	}
+	if a.Kept != nil {
+		attrs = append(attrs, "kept", *a.Kept)
+	}
+	if a.Reset {
+		attrs = append(attrs, "reset", true)
+	}
+	return attrs
+}

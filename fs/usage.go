@@ -1,0 +1,52 @@
+package fs
+
+// Usage of the control files: what reading one that takes commands gives.
+
+// usages are the control files: the name, and for those that take commands, what to write.
+var usages = [...]struct{ name, usage string }{
+	controlCreate: {"create", `create: write one line, then read the answer from the same open file:
+  NAME [description=TEXT] [files=FILE,FILE…]
+or one JSON object: {"name": "…", "description": "…", "files": ["…"]}
+Takes a snapshot of all files of the VM, or of those given. A name or value with spaces goes in double quotes.
+`},
+	controlDelete: {"delete", `delete: write one line, then read the answer from the same open file:
+  NAME [NAME…]
+or one JSON object: {"name": "…"} or {"names": ["…", "…"]}
+A..B stands for A, B and those in between, from B back to A as each grew from the one before.
+Deletes the snapshots: all of them or, if one can't be, none. Their space comes back in the background.
+`},
+	controlRename: {"rename", `rename: write one line, then read the answer from the same open file:
+  OLD NEW
+or one JSON object: {"name": "OLD", "to": "NEW"}
+`},
+	controlRevert: {"revert", `revert: write one line, then read the answer from the same open file:
+  NAME [files=FILE,FILE…] [discard=true] [force=true]
+or one JSON object: {"name": "…", "files": ["…"], "discard": false, "force": false}
+Makes the VM's files exactly the snapshot's. What they were is kept as before-revert-TIME unless discarded. With force
+also under open files: the guest must then be reset at once.
+`},
+	controlPreview: {"preview", `preview: write one line, then read the answer from the same open file:
+  NAME [files=FILE,FILE…] [force=true]
+or one JSON object: {"name": "…", "files": ["…"], "force": false}
+Makes the VM's files the snapshot's, or just those given, for a look: they can be written. commit goes on from there,
+undo brings back what they were. With force also under open files: the guest must then be reset at once.
+`},
+	controlCommit: {"commit", `commit: write an empty line, then read the answer from the same open file.
+Ends a preview: the VM goes on from what it shows. What its files were before is kept as before-commit-TIME.
+`},
+	controlUndo: {"undo", `undo: write an empty line, then read the answer from the same open file:
+  [force=true]
+or one JSON object: {"force": false}
+Ends a preview: the VM's files are what they were before it, and what was written during it is gone. With force also
+under open files: the guest must then be reset at once.
+`},
+	controlClone: {"clone", `clone: write one line, then read the answer from the same open file:
+  NAME to=VM
+or one JSON object: {"name": "…", "to": "…"}
+Makes another VM that begins as the snapshot, at once and without copying data. Neither depends on the other after that.
+`},
+	controlTree:   {name: "tree"},
+	controlList:   {name: "list"},
+	controlStatus: {name: "status"},
+	controlLog:    {name: "log"},
+}
