@@ -1,0 +1,190 @@
+package quiesce
+
+// Saving a machine's memory: a migration into a file, while the machine runs for as long as that is worth it.
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+)
+
+const (
+	// memoryName is what QEMU calls the descriptor of the image.
+	memoryName = "snapfs-memory"
+
+	// memoryPoll is between two looks at how far a migration is.
+	memoryPoll = 20 * time.Millisecond
+
+	// memoryBandwidth lifts QEMU's limit of 128 MiB/s, which is meant for networks; bytes a second.
+	memoryBandwidth = 1 << 40
+)
+
+// Memory is where a machine's memory is saved.
+type Memory struct {
+	File     *os.File             // takes the image from its present offset on; syncing it is the caller's
+	Progress func(Progress) error // called every now and then; an error ends it. It may be nil.
+}
+
+// Progress is how far a migration is; bytes.
+type Progress struct {
+	Transferred int64
+	Remaining   int64
+	Pass        int // over all of the memory, from 1; what the guest has changed since is sent once more
+}
+
+// migration is what query-migrate tells.
+type migration struct {
+	Status    string `json:"status"`
+	Downtime  int64  `json:"downtime"` // milliseconds, once completed
+	ErrorDesc string `json:"error-desc"`
+	RAM       struct {
+		Transferred int64 `json:"transferred"`
+		Remaining   int64 `json:"remaining"`
+		Passes      int   `json:"dirty-sync-count"`
+	} `json:"ram"`
+}
+
+func (m migration) underWay() bool {
+	switch m.Status {
+	case "", "none", "completed", "failed", "cancelled":
+		return false
+	}
+	return true
+}
+
+func (q *QMP) migration(ctx context.Context) (migration, error) {
+	var m migration
+	err := q.Execute(ctx, "query-migrate", nil, &m)
+	return m, err
+}
+
+// cancelMigration returns once none is under way.
+func (q *QMP) cancelMigration(ctx context.Context) error {
+	if err := q.Execute(ctx, "migrate_cancel", nil, nil); err != nil {
+		return err
+	}
+	for {
+		m, err := q.migration(ctx)
+		if err != nil || !m.underWay() {
+			return err
+		}
+		if err := sleep(ctx, memoryPoll); err != nil {
+			return failed(err, "monitor %s: migrate_cancel", q.address)
+		}
+	}
+}
+
+// setBandwidth gives back what the limit was.
+func (q *QMP) setBandwidth(ctx context.Context, limit int64) (old int64, err error) {
+	var now struct {
+		Limit int64 `json:"max-bandwidth"`
+	}
+	if err := q.Execute(ctx, "query-migrate-parameters", nil, &now); err != nil {
+		return 0, err
+	}
+	return now.Limit, q.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": limit}, nil)
+}
+
+// saving is a migration into a file that is under way.
+type saving struct {
+	qmp       *QMP
+	progress  func(Progress) error
+	began     time.Time
+	firstPass time.Duration // what it took, once it is over
+	stoppedAt time.Time     // since when the machine stands still
+}
+
+// run hands QEMU the file and returns once the image is complete and the machine stands still.
+func (v *saving) run(ctx context.Context, f *os.File) error {
+	old, err := v.qmp.setBandwidth(ctx, memoryBandwidth)
+	if err != nil {
+		return err
+	}
+	err = v.qmp.passFile(ctx, memoryName, f)
+	if err == nil {
+		v.began = time.Now()
+		err = v.qmp.Execute(ctx, "migrate", map[string]any{"uri": "fd:" + memoryName}, nil)
+	}
+	for done := false; err == nil && !done; {
+		if done, err = v.step(ctx); err == nil && !done {
+			err = sleep(ctx, memoryPoll)
+		}
+	}
+	if err == nil {
+		_, err = v.qmp.setBandwidth(ctx, old)
+	}
+	return err
+}
+
+// step looks at how far it is and stops the machine when its time is over.
+func (v *saving) step(ctx context.Context) (done bool, err error) {
+	now, err := v.qmp.migration(ctx)
+	if err != nil {
+		return false, err
+	}
+	if v.progress != nil {
+		if err := v.progress(Progress{now.RAM.Transferred, now.RAM.Remaining, now.RAM.Passes}); err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case now.Status == "completed":
+		if v.stoppedAt.IsZero() { // QEMU did it by itself
+			v.stoppedAt = time.Now().Add(-time.Duration(now.Downtime) * time.Millisecond)
+		}
+		return true, nil
+	case !now.underWay():
+		return false, failed(fmt.Errorf("it is %q %s", now.Status, now.ErrorDesc), "monitor %s: migrate", v.qmp.address)
+	case v.stoppedAt.IsZero() && v.over(now.RAM.Passes):
+		v.stoppedAt = time.Now()
+		return false, v.qmp.Stop(ctx)
+	}
+	return false, nil
+}
+
+// over says whether the machine has run for long enough: two passes, or twice the time of the first. What it changes
+// faster than that is never caught up with.
+func (v *saving) over(pass int) bool {
+	if v.firstPass == 0 && pass > 1 {
+		v.firstPass = time.Since(v.began)
+	}
+	return pass > 2 || v.firstPass > 0 && time.Since(v.began) > 2*v.firstPass
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// holdMemory saves the memory, swaps while the machine stands still, and lets it go on.
+func (s *Session) holdMemory(ctx context.Context, swap func() error) error {
+	held := &Held{QMP: s.req.Policy.QMP, Running: s.ran, Memory: true}
+	if err := s.mark(held); err != nil {
+		return err
+	}
+	v := &saving{qmp: s.qmp, progress: s.req.Memory.Progress}
+	err := v.run(ctx, s.req.Memory.File)
+	if err == nil {
+		err = swap()
+	}
+	letGo, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout())
+	defer cancel()
+	stuck := s.qmp.resume(letGo, *held)
+	if !v.stoppedAt.IsZero() {
+		s.outcome.Paused = time.Since(v.stoppedAt)
+	}
+	if stuck == nil {
+		s.unmark()
+		return err
+	}
+	s.outcome.Held = held
+	if err == nil {
+		err = stuck
+	}
+	return err
+}
