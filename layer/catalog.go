@@ -24,6 +24,7 @@ const (
 	tablePrepared = 'o' // VM → preparedRecord: heads that are being made
 	tableTouched  = 't' // layer, region → nothing: the regions in which a layer has a record
 	tablePunch    = 'p' // layer, region → bitmap of blocks to punch out
+	tablePolicy   = 'q' // VM → the policy's document
 	tableUnlink   = 'u' // layer → nothing: a data file to remove
 )
 
@@ -91,6 +92,7 @@ type snapshotRecord struct {
 	Warning     string        `json:"warning,omitempty"`
 	Undo        bool          `json:"undo,omitempty"`     // kept by a revert or commit, thinned by policy
 	Hidden      bool          `json:"hidden,omitempty"`   // what a preview left behind
+	Auto        bool          `json:"auto,omitempty"`     // made by the policy's schedule, thinned by it
 	Excluded    []string      `json:"excluded,omitempty"` // files that it left out, by name
 	ExcludedIDs []FileID      `json:"excludedFiles,omitempty"`
 	Files       []entryRecord `json:"files"` // by name

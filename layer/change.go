@@ -15,31 +15,50 @@ import (
 	"github.com/snapfs/snapfs/blockmap"
 )
 
-// selectEntries are the snapshot's files with the given names, or all.
+// selectEntries are the snapshot's files with the given names, or all but those that the policy excludes now.
 func (n *Snapshot) selectEntries(names []string) ([]entryRecord, error) {
-	if names == nil {
-		return n.Files, nil
-	}
-	var entries []entryRecord
 	for _, name := range names {
-		i := slices.IndexFunc(n.Files, func(e entryRecord) bool { return e.Name == name })
-		if i < 0 {
+		if !slices.ContainsFunc(n.Files, func(e entryRecord) bool { return e.Name == name }) {
 			return nil, Errorf(syscall.ENOENT, "snapshot %q has no file %q", n.Name(), name)
 		}
-		entries = append(entries, n.Files[i])
+	}
+	var entries []entryRecord
+	for _, e := range n.Files {
+		named := slices.Contains(names, e.Name)
+		switch {
+		case names != nil && !named:
+		case !n.vm.excludes(e):
+			entries = append(entries, e)
+		case named:
+			return nil, Errorf(syscall.EINVAL, "file %q is excluded by the policy of VM %q", e.Name, n.vm.Name())
+		}
 	}
 	return entries, nil
 }
 
+// excludes says whether the policy keeps a snapshot's file from coming back, by its name then or now.
+func (v *VM) excludes(e entryRecord) bool {
+	names := []string{e.Name}
+	if f, err := v.store.FileByID(e.File); err == nil {
+		names = append(names, f.Name())
+	}
+	exclude := v.Policy().Exclude
+	return slices.ContainsFunc(names, func(name string) bool { return slices.Contains(exclude, name) })
+}
+
 // affected are the VM's present files that a revert replaces or takes away: those whose id or name the snapshot has,
-// and with whole the newer ones too. What the snapshot left out stays.
+// and with whole the newer ones too. What the snapshot left out stays, and so does what the policy excludes now.
 func (v *VM) affected(n *Snapshot, entries []entryRecord, whole bool) []*File {
 	byID, byName := make(map[FileID]bool), make(map[string]bool)
 	for _, e := range entries {
 		byID[e.File], byName[e.Name] = true, true
 	}
+	policy := v.Policy()
 	var files []*File
 	for _, e := range v.Files() {
+		if slices.Contains(policy.Exclude, e.Name) {
+			continue
+		}
 		excluded := slices.Contains(n.Excluded, e.Name) || slices.Contains(n.ExcludedIDs, e.File.id)
 		if byID[e.File.id] || byName[e.Name] || whole && !excluded {
 			files = append(files, e.File)

@@ -21,6 +21,7 @@ type catalog struct {
 	layers    map[LayerID]layerRecord
 	snapshots map[SnapshotID]snapshotRecord
 	prepared  map[VMID]preparedRecord
+	policies  map[VMID]Policy
 	punches   []punch
 	unlinks   []LayerID
 }
@@ -29,6 +30,7 @@ func readCatalog(x *blockmap.Index) (*catalog, error) {
 	c := &catalog{
 		vms: map[VMID]vmRecord{}, files: map[FileID]fileRecord{}, lineages: map[lineageID]lineageRecord{},
 		layers: map[LayerID]layerRecord{}, snapshots: map[SnapshotID]snapshotRecord{}, prepared: map[VMID]preparedRecord{},
+		policies: map[VMID]Policy{},
 	}
 	err := x.View(func(tx *blockmap.Tx) error {
 		value, err := tx.Get([]byte{tableMeta})
@@ -41,7 +43,7 @@ func readCatalog(x *blockmap.Index) (*catalog, error) {
 		return errorOf(
 			scanInto(tx, tableVM, c.vms), scanInto(tx, tableFile, c.files), scanInto(tx, tableLineage, c.lineages),
 			scanInto(tx, tableLayer, c.layers), scanInto(tx, tableSnapshot, c.snapshots),
-			scanInto(tx, tablePrepared, c.prepared), c.readPunches(tx), c.readUnlinks(tx))
+			scanInto(tx, tablePrepared, c.prepared), scanInto(tx, tablePolicy, c.policies), c.readPunches(tx), c.readUnlinks(tx))
 	})
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "read the catalog: %w", err)
@@ -216,6 +218,9 @@ func (s *Store) loadVMs(c *catalog) error {
 	for id, r := range c.vms {
 		v := newVM(s, id, r.Name, r.Attr)
 		v.head, v.preview = r.Head, r.Preview
+		if p, ok := c.policies[id]; ok {
+			v.policy = p
+		}
 		if other := s.vmsByName[r.Name]; other != nil {
 			return fmt.Errorf("VMs %d and %d have the same name %q", id, other.id, r.Name)
 		}

@@ -291,7 +291,7 @@ func (v *modelVM) thin() {
 			kept = append(kept, n)
 		}
 	}
-	for ; len(kept) > keepUndo; kept = kept[1:] {
+	for ; len(kept) > DefaultPolicy().Keep.Undo; kept = kept[1:] {
 		if len(kept[0].open) == 0 {
 			v.remove(kept[0])
 		}

@@ -4,9 +4,6 @@ package layer
 
 import "time"
 
-// keepUndo is how many of the snapshots that reverts kept stay.
-const keepUndo = 3
-
 // Revert makes the VM's files exactly the snapshot's: newer ones go, renamed and unlinked ones return, those that the
 // snapshot left out stay. What is left behind is kept as before-revert-… unless discarded. EBUSY while a file of the VM
 // is open for writing, unless forced: then open handles read the new state, and the guest must be reset.
@@ -37,7 +34,7 @@ func (v *VM) Revert(o RevertOptions) (RevertResult, error) {
 	return RevertResult{Snapshot: n.Info(), Kept: c.keptName(), Reset: running}, nil
 }
 
-// thinUndo deletes the oldest of what reverts kept, but for the newest few, those in use, and to, which the VM was
+// thinUndo deletes the oldest of what reverts and commits kept, but for the newest few that the policy says, those in use, and to, which the VM was
 // reverted to.
 func (v *VM) thinUndo(to *Snapshot) {
 	var kept []*Snapshot
@@ -46,7 +43,7 @@ func (v *VM) thinUndo(to *Snapshot) {
 			kept = append(kept, n)
 		}
 	}
-	for len(kept) > keepUndo {
+	for len(kept) > v.Policy().Keep.Undo {
 		n := kept[0]
 		kept = kept[1:]
 		if n.tryRefuseOpens() {

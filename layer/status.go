@@ -23,6 +23,8 @@ func (v *VM) Status() VMStatus {
 	}
 	v.mu.RUnlock()
 	st.Allocated, st.GrowthPerHour = v.growth()
+	st.Reasons = append(st.Reasons, v.overAge()...)
+	st.Compliant = len(st.Reasons) == 0
 	return st
 }
 

@@ -79,6 +79,9 @@ const (
 const (
 	ConsistencyOff   = "off"   // no file was open for writing
 	ConsistencyCrash = "crash" // as after pulling the plug
+
+	ConsistencyFilesystem  = "filesystem"  // frozen by the guest's agent
+	ConsistencyApplication = "application" // and its applications too
 )
 
 // States of a snapshot.
@@ -112,10 +115,12 @@ type SnapshotInfo struct {
 	Unique int64 `json:"-"` // bytes in its own layers
 }
 
-// CreateOptions of a snapshot. Files nil: all of the VM's.
+// CreateOptions of a snapshot. Files nil: all of the VM's that its policy does not exclude. Auto: the policy's schedule
+// made it, and may delete it.
 type CreateOptions struct {
 	Name, Description string
 	Files             []string
+	Auto              bool
 }
 
 // RevertOptions: Discard keeps nothing of what is left behind, Force reverts under open files.

@@ -31,6 +31,7 @@ type VM struct {
 	snapshots map[string]*Snapshot
 	head      SnapshotID
 	preview   SnapshotID // hidden: what undo brings back; 0: no preview
+	policy    Policy
 	gone      bool
 	released  chan struct{} // closed and made anew whenever a handle goes
 }
@@ -38,7 +39,7 @@ type VM struct {
 func newVM(s *Store, id VMID, name string, attr attrRecord) *VM {
 	return &VM{
 		id: id, store: s, name: name, attr: attr, files: make(map[string]*File),
-		snapshots: make(map[string]*Snapshot), released: make(chan struct{}),
+		snapshots: make(map[string]*Snapshot), policy: DefaultPolicy(), released: make(chan struct{}),
 	}
 }
 
@@ -154,7 +155,11 @@ func (s *Store) RemoveVM(name string) error {
 	if err := v.empty(); err != nil {
 		return err
 	}
-	if err := s.update(func(tx *blockmap.Tx) error { tx.Delete(catalogKey(tableVM, v.id)); return nil }); err != nil {
+	if err := s.update(func(tx *blockmap.Tx) error {
+		tx.Delete(catalogKey(tableVM, v.id))
+		tx.Delete(catalogKey(tablePolicy, v.id))
+		return nil
+	}); err != nil {
 		return err
 	}
 	v.mu.Lock()

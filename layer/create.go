@@ -1,0 +1,261 @@
+package layer
+
+// Creating a snapshot, in three steps, so that a guest can be frozen for the second alone.
+//
+//	Prepare: flush all, commit new heads as prepared   crash: the start undoes the heads
+//	Swap: the heads, in memory                         crash: the same; nothing above the old heads was flushed
+//	Seal: sync and commit the old heads                crash: the same
+//	      commit the snapshot as ready                 crash: it is there
+
+import (
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// snapshotRoom is what must be free above the reserve for a snapshot, in bytes: more than its records take, and no less
+// than the largest write, so that where guests are refused snapshots are too.
+const snapshotRoom = 1 << 20
+
+// CreateSnapshot makes a snapshot of the VM at one instant; EEXIST, EINVAL, ENOENT for a file that is not there, EDQUOT
+// at a limit of the policy, ENOSPC below the reserve. Guests wait for the swap of heads only. It returns when the
+// snapshot would survive a power loss.
+func (v *VM) CreateSnapshot(o CreateOptions) (SnapshotInfo, error) {
+	p, err := v.PrepareSnapshot(o)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	p.Swap()
+	return p.Seal(nil)
+}
+
+// Pending is a snapshot that is being made. No other operation of the VM runs until Seal or Abort.
+type Pending struct {
+	vm    *VM
+	snap  *Snapshot
+	heads *heads
+	old   []left // once swapped
+	done  sync.Once
+}
+
+// Verdict is what is known of a snapshot once the guest goes on: its label, a warning, or why it is worth nothing.
+type Verdict struct {
+	Consistency, Warning string
+	Err                  error
+}
+
+// PrepareSnapshot does what a guest need not wait for: after it, little is left to write. Its errors are
+// CreateSnapshot's, and leave nothing behind.
+func (v *VM) PrepareSnapshot(o CreateOptions) (*Pending, error) {
+	v.op.Lock()
+	p, err := v.prepareSnapshot(o)
+	if err != nil {
+		v.op.Unlock()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
+	if err := v.mayCreate(o); err != nil {
+		return nil, err
+	}
+	files, others, err := v.selectFiles(o.Files)
+	if err != nil {
+		return nil, err
+	}
+	n := v.newSnapshot(o)
+	for _, e := range others {
+		n.Excluded = append(n.Excluded, e.Name)
+		n.ExcludedIDs = append(n.ExcludedIDs, e.File.id)
+	}
+	h := &heads{vm: v}
+	for _, f := range files {
+		f.awaitVoid()
+		if err := f.Flush(true); err != nil {
+			return nil, err
+		}
+		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head})
+	}
+	return &Pending{vm: v, snap: n, heads: h}, h.prepare()
+}
+
+// mayCreate says what keeps a snapshot from being made.
+func (v *VM) mayCreate(o CreateOptions) error {
+	if err := CheckName(NameSnapshot, o.Name); err != nil {
+		return err
+	}
+	if err := v.present(""); err != nil {
+		return err
+	}
+	if err := v.refusePreview("create a snapshot"); err != nil {
+		return err
+	}
+	if _, err := v.Snapshot(o.Name); err == nil {
+		return Errorf(syscall.EEXIST, "VM %q has a snapshot %q already", v.Name(), o.Name)
+	}
+	if err := v.checkLimits(); err != nil {
+		return err
+	}
+	return v.store.space.take(snapshotRoom)
+}
+
+// Running says whether a file of the snapshot is open for writing: if none is, there is no guest to freeze.
+func (p *Pending) Running() bool {
+	return slices.ContainsFunc(p.heads.new, func(n newHead) bool { return n.file.openFor(true) })
+}
+
+// Swap is the instant that the snapshot shows. Guests wait for it in memory only. From here until the old heads are
+// sealed, flushes wait: what they would promise lies partly in the old heads.
+func (p *Pending) Swap() {
+	p.vm.sealing.Lock()
+	p.old = p.vm.swap(p.snap, p.heads)
+}
+
+// Seal makes the snapshot durable. Once the data is, it asks judge, if there is one, for the verdict; if that is an
+// error, the snapshot goes again, and the error is Seal's.
+func (p *Pending) Seal(judge func() Verdict) (info SnapshotInfo, err error) {
+	p.done.Do(func() { info, err = p.seal(judge) })
+	return info, err
+}
+
+func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
+	v, n := p.vm, p.snap
+	defer v.op.Unlock()
+	err := seal(p.old)
+	var verdict Verdict
+	if judge != nil {
+		verdict = judge()
+	}
+	if verdict.Consistency != "" && n.Consistency != ConsistencyOff {
+		n.Consistency = verdict.Consistency
+	}
+	n.Warning = verdict.Warning
+	if err == nil {
+		err = v.commitSnapshot(n, p.heads, p.old)
+	}
+	if err != nil {
+		v.abandon(p.heads, p.old)
+		v.sealing.Unlock()
+		return SnapshotInfo{}, err
+	}
+	v.showSnapshot(n, p.old)
+	v.sealing.Unlock()
+	if verdict.Err != nil {
+		if err := v.dropSnapshots([]*Snapshot{n}); err != nil {
+			return SnapshotInfo{}, err
+		}
+		return SnapshotInfo{}, verdict.Err
+	}
+	return n.Info(), nil
+}
+
+// Abort ends a snapshot that was prepared and not swapped. After Seal it does nothing.
+func (p *Pending) Abort() {
+	p.done.Do(func() {
+		p.heads.undo()
+		p.vm.op.Unlock()
+	})
+}
+
+// selectFiles are the named ones, or all, and the others. What the policy excludes is not among them unless named.
+func (v *VM) selectFiles(names []string) (files []*File, others []FileEntry, err error) {
+	policy := v.Policy()
+	for _, name := range names {
+		if _, err := v.Lookup(name); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, e := range v.Files() {
+		wanted := slices.Contains(names, e.Name) || names == nil && !slices.Contains(policy.Exclude, e.Name)
+		switch {
+		case !wanted:
+			others = append(others, e)
+		case slices.Contains(policy.Shareable, e.Name):
+			return nil, nil, Errorf(syscall.EINVAL, "file %q of VM %q is shareable, so that no snapshot of it is one instant; exclude it by the policy or leave it out by files=", e.Name, v.Name())
+		default:
+			files = append(files, e.File)
+		}
+	}
+	return files, others, nil
+}
+
+func (v *VM) newSnapshot(o CreateOptions) *Snapshot {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return &Snapshot{id: SnapshotID(v.store.newID()), vm: v, state: StateSealing, snapshotRecord: snapshotRecord{
+		VM: v.id, Name: o.Name, Parent: v.head, Description: o.Description, Auto: o.Auto, Consistency: ConsistencyOff,
+	}}
+}
+
+// swap is the instant: guests wait for it and for nothing else.
+func (v *VM) swap(n *Snapshot, h *heads) []left {
+	old := make([]left, 0, len(h.new))
+	v.barrier.Lock()
+	defer v.barrier.Unlock()
+	n.snapshotRecord.Created = time.Now().UnixNano()
+	for _, nh := range h.new {
+		if nh.file.openFor(true) {
+			n.Consistency = ConsistencyCrash
+		}
+		o := nh.file.leave()
+		old = append(old, o)
+		n.Files = append(n.Files, o.entry())
+		nh.file.setHead(nh.head, nh.file.state.Load())
+	}
+	return old
+}
+
+func (v *VM) commitSnapshot(n *Snapshot, h *heads, old []left) error {
+	return v.store.update(func(tx *blockmap.Tx) error {
+		tx.Delete(catalogKey(tablePrepared, v.id))
+		put(tx, catalogKey(tableSnapshot, n.id), n.snapshotRecord)
+		for i, nh := range h.new {
+			err := edit(tx, catalogKey(tableFile, nh.file.id), func(r *fileRecord) {
+				r.Head = nh.head.id
+				r.setMeta(old[i].meta)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return edit(tx, catalogKey(tableVM, v.id), func(r *vmRecord) { r.Head = n.id })
+	})
+}
+
+// showSnapshot lets the snapshot be seen, now that it is durable.
+func (v *VM) showSnapshot(n *Snapshot, old []left) {
+	t := v.store.tree
+	t.Lock()
+	for _, o := range old {
+		o.head.snap = n
+	}
+	t.Unlock()
+	for _, o := range old {
+		o.sealed()
+	}
+	n.state = StateReady
+	v.addSnapshot(n)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.head = n.id
+}
+
+// abandon ends a snapshot that could not be sealed. Guests have written to the new heads, so they stay, over the old
+// ones, and the VM reads as before; but what the old ones held may be lost, so no flush over them succeeds again. A
+// start undoes the heads, as nothing in them was ever promised.
+func (v *VM) abandon(h *heads, old []left) {
+	for i, nh := range h.new {
+		nh.head.writer().failed.Store(true)
+		old[i].head.writer().failed.Store(true)
+	}
+}
+
+func (f *File) awaitVoid() {
+	if g := f.voiding.Load(); g != nil {
+		<-*g
+	}
+}

@@ -1,0 +1,117 @@
+package layer
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestParsePolicy(t *testing.T) {
+	p, err := ParsePolicy([]byte(`{}`))
+	require.NoError(t, err)
+	require.Equal(t, DefaultPolicy(), p)
+	p, err = ParsePolicy([]byte(`{"limit": {"bytes": "20GiB"}, "keep": {"daily": 7}, "schedule": "0 * * * *"}`))
+	require.NoError(t, err)
+	require.Equal(t, 3, p.Keep.Undo, "what is left out is as by default")
+
+	for _, bad := range []string{
+		``, `[]`, `{} {}`, `{"limits": {}}`, `{"quiesce": {"mode": "hard"}}`, `{"quiesce": {"mode": "agent"}}`,
+		`{"quiesce": {"mode": "pause"}}`, `{"quiesce": {"timeout": "11s"}}`, `{"quiesce": {"timeout": "0s"}}`,
+		`{"quiesce": {"agent": "agent.sock"}}`, `{"quiesce": {"agent": "libvirt:"}}`, `{"quiesce": {"pre": ["stop-db"]}}`,
+		`{"limit": {"bytes": "lots"}}`, `{"limit": {"age": "3 days"}}`, `{"limit": {"snapshots": -1}}`,
+		`{"keep": {"daily": -1}}`, `{"schedule": "hourly"}`, `{"exclude": ["a/b"]}`,
+	} {
+		_, err := ParsePolicy([]byte(bad))
+		require.Equal(t, syscall.EINVAL, Errno(err), bad)
+	}
+}
+
+func TestPolicyLimitsAndExcludes(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	v, set, get := previewDisk(t, s)
+	_, _, err := v.Create("swap.img", 0o600, 0, 0, true)
+	require.NoError(t, err)
+	swap, err := v.Lookup("swap.img")
+	require.NoError(t, err)
+	p := DefaultPolicy()
+	p.Exclude = []string{"swap.img"}
+	p.Limit.Snapshots = 1
+	require.NoError(t, v.SetPolicy(p))
+	require.NoError(t, s.Close())
+	s = openStore(t, dir, Options{})
+	v, err = s.VM("web")
+	require.NoError(t, err)
+	require.Equal(t, p, v.Policy(), "over a restart")
+
+	set(v, 1)
+	info, err := v.CreateSnapshot(CreateOptions{Name: "one"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"swap.img"}, info.Excluded)
+	_, err = v.CreateSnapshot(CreateOptions{Name: "two"})
+	require.Equal(t, syscall.EDQUOT, Errno(err))
+
+	swap, err = v.Lookup("swap.img")
+	require.NoError(t, err)
+	_, err = swap.Write([]byte{42}, 0, true)
+	require.NoError(t, err)
+	set(v, 2)
+	for range 5 { // no limit counts what reverts keep
+		_, err = v.Revert(RevertOptions{Name: "one"})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, get(v))
+	}
+	require.Len(t, v.Snapshots(), 1+p.Keep.Undo)
+	same, err := v.Lookup("swap.img")
+	require.NoError(t, err)
+	require.Same(t, swap, same)
+	_, err = v.Revert(RevertOptions{Name: "one", Files: []string{"swap.img"}})
+	require.Equal(t, syscall.ENOENT, Errno(err))
+
+	p.Exclude, p.Shareable = nil, []string{"swap.img"}
+	p.Limit.Snapshots = 0
+	require.NoError(t, v.SetPolicy(p))
+	_, err = v.CreateSnapshot(CreateOptions{Name: "two"})
+	require.ErrorContains(t, err, "swap.img")
+	_, err = v.CreateSnapshot(CreateOptions{Name: "two", Files: []string{"root.img"}})
+	require.NoError(t, err)
+}
+
+// A pending snapshot can be given up before the swap, and judged worthless after it; neither leaves anything.
+func TestPendingSnapshot(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	v, set, get := previewDisk(t, s)
+	set(v, 1)
+	p, err := v.PrepareSnapshot(CreateOptions{Name: "one"})
+	require.NoError(t, err)
+	p.Abort()
+	set(v, 2)
+	p, err = v.PrepareSnapshot(CreateOptions{Name: "one"})
+	require.NoError(t, err)
+	p.Swap()
+	set(v, 3)
+	_, err = p.Seal(func() Verdict { return Verdict{Err: Errorf(syscall.ETIMEDOUT, "the guest did not thaw in time")} })
+	require.Equal(t, syscall.ETIMEDOUT, Errno(err))
+	p.Abort() // does nothing
+	require.Empty(t, v.Snapshots())
+	require.EqualValues(t, 3, get(v))
+
+	f, err := v.Lookup("root.img")
+	require.NoError(t, err)
+	require.NoError(t, f.Open(1, true))
+	p, err = v.PrepareSnapshot(CreateOptions{Name: "one"})
+	require.NoError(t, err)
+	require.True(t, p.Running())
+	p.Swap()
+	info, err := p.Seal(func() Verdict { return Verdict{Consistency: ConsistencyFilesystem, Warning: "slow"} })
+	require.NoError(t, err)
+	require.Equal(t, ConsistencyFilesystem, info.Consistency)
+	require.Equal(t, "slow", *info.Warning)
+	f.Close(1)
+	require.NoError(t, s.Close())
+	report, err := Check(dir)
+	require.NoError(t, err)
+	require.Empty(t, report.Findings)
+}
