@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binary is the program under test: $SNAPFS_BIN, else what `make build` leaves.
-var binary string
+// program is the binary under test: $SNAPFS_BIN, else what `make build` leaves.
+var program string
 
 const privateMounts = "SNAPFS_PRIVATE_MOUNTS"
 
@@ -69,19 +69,19 @@ func dropCopies() error {
 }
 
 func findBinary() error {
-	binary = os.Getenv("SNAPFS_BIN")
-	if binary == "" {
+	program = os.Getenv("SNAPFS_BIN")
+	if program == "" {
 		if out, err := exec.Command("make", "-C", "..", "build").CombinedOutput(); err != nil {
 			return fmt.Errorf("make build: %w\n%s", err, out)
 		}
-		binary = "../bin/snapfs"
+		program = "../bin/snapfs"
 	}
-	path, err := filepath.Abs(binary)
+	path, err := filepath.Abs(program)
 	if err != nil {
 		return err
 	}
-	binary = path
-	_, err = os.Stat(binary)
+	program = path
+	_, err = os.Stat(program)
 	return err
 }
 
@@ -95,7 +95,7 @@ type result struct {
 func snapfs(t testing.TB, args ...string) result {
 	t.Helper()
 	var stdout, stderr strings.Builder
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

@@ -51,7 +51,7 @@ func newMount(t testing.TB, opts ...string) *mount {
 func (m *mount) start() {
 	m.t.Helper()
 	m.stderr = new(bytes.Buffer)
-	m.cmd = exec.Command(binary, append([]string{"mount", m.store, m.dir, "-f"}, m.opts...)...)
+	m.cmd = exec.Command(program, append([]string{"mount", m.store, m.dir, "-f"}, m.opts...)...)
 	m.cmd.Stderr = m.stderr
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(m.t, m.cmd.Start())

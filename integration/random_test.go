@@ -25,17 +25,29 @@ var (
 // TestRandom does one thing after another that an operator, a guest or a crash
 // may do, and compares the mount with a model in memory.
 func TestRandom(t *testing.T) {
+	m := newMount(t)
+	doRandomly(t, m, *randomSteps, m.kill)
+}
+
+// TestRandomPowerLoss is the same, but a crash takes all of the host along.
+func TestRandomPowerLoss(t *testing.T) {
+	h := newHost(t, 1<<30)
+	m := h.newMount("--reserve=64MiB")
+	doRandomly(t, m, *randomSteps/4, func() { h.powerLoss(m) })
+}
+
+func doRandomly(t *testing.T, m *mount, steps int, crash func()) {
 	seed := *randomSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	t.Logf("again with: go test ./integration -run=TestRandom -steps=%d -seed=%d", *randomSteps, seed)
-	r := &random{T: t, rng: rand.New(rand.NewPCG(seed, 0)), m: newMount(t), vms: map[string]*modelVM{}}
+	t.Logf("again with: go test ./integration -run='%s$' -steps=%d -seed=%d", t.Name(), *randomSteps, seed)
+	r := &random{T: t, rng: rand.New(rand.NewPCG(seed, 0)), m: m, lose: crash, vms: map[string]*modelVM{}}
 	for _, name := range []string{"vm0", "vm1"} {
 		r.m.vm(name)
 		r.vms[name] = newModelVM()
 	}
-	for i := range *randomSteps {
+	for i := range steps {
 		r.step(i)
 	}
 	r.verify()
@@ -47,6 +59,7 @@ type random struct {
 	*testing.T
 	rng   *rand.Rand
 	m     *mount
+	lose  func() // crashes; the mount is gone then
 	vms   map[string]*modelVM
 	count int // of names given
 
@@ -330,12 +343,13 @@ func (r *random) remount(string, *modelVM) string {
 }
 
 func (r *random) crash(string, *modelVM) string {
-	r.m.kill()
-	r.recover()
+	r.lose()
+	r.m.start()
+	r.reconcile()
 	return ""
 }
 
-// crashAmid kills the daemon while it does what a command asks for: all of that
+// crashAmid has the crash come while the daemon does what a command asks for: all of that
 // must have happened, or nothing.
 func (r *random) crashAmid(dir string, vm *modelVM) string {
 	r.count++
@@ -351,7 +365,7 @@ func (r *random) crashAmid(dir string, vm *modelVM) string {
 		done <- err
 	}()
 	time.Sleep(time.Duration(r.rng.IntN(8000)) * time.Microsecond)
-	r.m.kill()
+	r.lose()
 	answered := <-done == nil
 	f.Close() // the daemon is dead; there is nobody to tell
 	r.m.start()
@@ -395,12 +409,7 @@ func (r *random) revertAfterCrash(dir string, vm *modelVM, name string) {
 	}
 }
 
-// recover starts the daemon after a crash and takes stock.
-func (r *random) recover() {
-	r.m.start()
-	r.reconcile()
-}
-
+// reconcile takes stock after a crash.
 func (r *random) reconcile() {
 	for name, vm := range r.vms {
 		dir := r.m.path(name)

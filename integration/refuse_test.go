@@ -73,18 +73,8 @@ func TestUsage(t *testing.T) {
 // TestFullStore fills the store's file system. Writes are refused with ENOSPC
 // above the reserve, and deleting a snapshot makes room again.
 func TestFullStore(t *testing.T) {
-	base := t.TempDir()
-	image, host := filepath.Join(base, "host.img"), filepath.Join(base, "host")
-	writeFile(t, image, nil)
-	require.NoError(t, os.Truncate(image, 512<<20))
-	require.NoError(t, os.Mkdir(host, 0o755))
-	run(t, "mkfs.ext4", "-q", image)
-	run(t, "mount", "-o", "loop", image, host)
-	m := &mount{t: t, store: filepath.Join(host, "store"), dir: filepath.Join(base, "mnt"), opts: []string{"--reserve", "64MiB"}}
-	require.NoError(t, os.Mkdir(m.dir, 0o755))
-	t.Cleanup(func() { run(t, "umount", host) })
-	t.Cleanup(m.cleanup)
-	m.start()
+	h := newHost(t, 512<<20)
+	m := h.newMount("--reserve=64MiB")
 	vm := m.vm("vm")
 	f := open(t, m.disk("vm", "disk", 1<<30), os.O_RDWR)
 	fill := func() (off int64) {
@@ -101,7 +91,7 @@ func TestFullStore(t *testing.T) {
 	full := fill()
 	require.Greater(t, full, int64(128<<20))
 	var st unix.Statfs_t
-	require.NoError(t, unix.Statfs(host, &st))
+	require.NoError(t, unix.Statfs(h.dir, &st))
 	require.Greater(t, int64(st.Bfree)*st.Bsize, int64(32<<20), "the reserve is left")
 	require.NoError(t, unix.Statfs(m.dir, &st))
 	require.Less(t, int64(st.Bavail)*st.Bsize, int64(2<<20))
