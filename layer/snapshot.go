@@ -99,7 +99,7 @@ func (n *Snapshot) Info() SnapshotInfo {
 	return info
 }
 
-// RenameSnapshot gives a snapshot another name, durably; ENOENT, EEXIST, EINVAL. One that a revert kept is the
+// RenameSnapshot gives a snapshot another name, durably; ENOENT, EEXIST, EINVAL. One that a revert or schedule made is the
 // operator's from then on.
 func (v *VM) RenameSnapshot(old, new string) (SnapshotInfo, error) {
 	if err := CheckName(NameSnapshot, new); err != nil {
@@ -118,14 +118,14 @@ func (v *VM) RenameSnapshot(old, new string) (SnapshotInfo, error) {
 		return SnapshotInfo{}, Errorf(syscall.EEXIST, "VM %q has a snapshot %q already", v.Name(), new)
 	}
 	err = v.store.update(func(tx *blockmap.Tx) error {
-		return edit(tx, catalogKey(tableSnapshot, n.id), func(r *snapshotRecord) { r.Name, r.Undo = new, false })
+		return edit(tx, catalogKey(tableSnapshot, n.id), func(r *snapshotRecord) { r.Name, r.Undo, r.Auto = new, false, false })
 	})
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
 	v.mu.Lock()
 	delete(v.snapshots, old)
-	n.snapshotRecord.Name, n.Undo = new, false
+	n.snapshotRecord.Name, n.Undo, n.Auto = new, false, false
 	v.snapshots[new] = n
 	v.mu.Unlock()
 	return n.Info(), nil
