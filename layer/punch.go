@@ -173,12 +173,15 @@ func (l *layer) unsaved(region uint64) (delta blockmap.Delta) {
 	return delta
 }
 
-// heldWith are the blocks of a region that l holds when delta is committed.
+// heldWith are the blocks of a region that l holds as far as is committed, or will when delta is: a crash may leave
+// either.
 func (t *tree) heldWith(tx *blockmap.Tx, l *layer, region uint64, delta *blockmap.Delta) (blockmap.Bitmap, error) {
 	t.RLock()
 	rec, err := l.recordLocked(tx, region)
 	t.RUnlock()
+	committed := rec.Data
 	delta.Apply(&rec)
+	rec.Data.Or(&committed)
 	return rec.Data, err
 }
 
