@@ -122,6 +122,25 @@ func TestDestroy(t *testing.T) {
 	require.NoDirExists(t, vm)
 }
 
+// A preview does not stand in the way, and what it hides goes too. Clones stay.
+func TestDestroyDuringPreview(t *testing.T) {
+	_, point := newMount(t)
+	vm := newVM(t, point, "web", "first")
+	done(t, "create", vm, "base")
+	done(t, "clone", vm+"@base", "clone")
+	write(t, filepath.Join(vm, "root.img"), "later")
+	done(t, "preview", vm, "base")
+	held, err := os.Open(filepath.Join(vm, ".snapshots", "base", "root.img"))
+	require.NoError(t, err)
+	require.Contains(t, refused(t, "destroy", vm, "--yes"), "base")
+	require.NoError(t, held.Close())
+	require.Contains(t, done(t, "list", vm, "-H", "-o", "name"), "before-commit-", "nothing is lost")
+	done(t, "preview", vm, "base")
+	require.Empty(t, done(t, "destroy", vm, "--yes"))
+	require.NoDirExists(t, vm)
+	require.Equal(t, "first", start(t, filepath.Join(point, "clone", "root.img"), 5))
+}
+
 func TestCheck(t *testing.T) {
 	store, point := newMount(t)
 	newVM(t, point, "web", "first")

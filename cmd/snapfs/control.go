@@ -80,6 +80,19 @@ func (p place) snapshots() ([]listed, error) {
 	return list, nil
 }
 
+// previewed is the name of the snapshot under preview, empty without one.
+func (p place) previewed() (string, error) {
+	text, err := p.read("status")
+	if err != nil {
+		return "", err
+	}
+	var status layer.VMStatus
+	if err := json.Unmarshal(text, &status); err != nil {
+		return "", fmt.Errorf("%s: %w", p.control("status"), err)
+	}
+	return orEmpty(status.Preview), nil
+}
+
 // listed is a snapshot as `list` shows it; the list of a mount says whose it is.
 type listed struct {
 	VM string `json:"vm"`

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,41 +21,55 @@ func (a *app) destroyCmd() *cobra.Command {
 		Use:   "destroy VM",
 		Short: "Remove a VM, its files and all its snapshots",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.destroy(cmd.Context(), args[0], yes)
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.destroy(args[0], yes)
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask")
 	return cmd
 }
 
-func (a *app) destroy(ctx context.Context, path string, yes bool) error {
-	p, err := openVM(path)
+// doomed is a VM with all that goes with it.
+type doomed struct {
+	vm        place
+	snapshots []listed
+	files     []os.FileInfo
+	previewed string // the snapshot under preview, if any
+}
+
+func findDoomed(path string) (d doomed, err error) {
+	if d.vm, err = openVM(path); err != nil {
+		return d, err
+	}
+	if d.snapshots, err = d.vm.snapshots(); err != nil {
+		return d, err
+	}
+	if d.files, err = vmFiles(d.vm.dir); err != nil {
+		return d, err
+	}
+	d.previewed, err = d.vm.previewed()
+	return d, err
+}
+
+func (a *app) destroy(path string, yes bool) error {
+	d, err := findDoomed(path)
 	if err != nil {
 		return err
 	}
-	snapshots, err := p.snapshots()
-	if err != nil {
-		return err
-	}
-	files, err := vmFiles(p.dir)
-	if err != nil {
-		return err
-	}
-	if err := refuseIfWritten(p.dir, files); err != nil {
+	if err := refuseIfWritten(d.vm.dir, d.files); err != nil {
 		return err
 	}
 	if !yes {
 		if !isTerminal(a.stdin) {
 			return fmt.Errorf("%s: nobody to ask whether to destroy it; say --yes", path)
 		}
-		a.showDoomed(path, snapshots, files)
+		a.showDoomed(path, d)
 		if !a.confirm("Destroy all of it?") {
 			return errors.New("nothing was destroyed")
 		}
 	}
 	defer a.working("destroying")()
-	return destroyAll(p, snapshots, files)
+	return d.destroy()
 }
 
 // vmFiles are the files of a VM's current state.
@@ -109,13 +122,16 @@ func writers(dir string, files []os.FileInfo) ([]holder, error) {
 }
 
 // showDoomed lists what a destroy takes along.
-func (a *app) showDoomed(path string, snapshots []listed, files []os.FileInfo) {
-	fmt.Fprintf(a.stdout, "%s: %s, %s\n", path, count(len(files), "file"), count(len(snapshots), "snapshot"))
-	for _, f := range files {
+func (a *app) showDoomed(path string, d doomed) {
+	fmt.Fprintf(a.stdout, "%s: %s, %s\n", path, count(len(d.files), "file"), count(len(d.snapshots), "snapshot"))
+	for _, f := range d.files {
 		fmt.Fprintf(a.stdout, "  file      %s (%s)\n", f.Name(), showSize(f.Size()))
 	}
-	for _, s := range snapshots {
+	for _, s := range d.snapshots {
 		fmt.Fprintf(a.stdout, "  snapshot  %s (%s, %s)\n", s.Name, s.Created.Local().Format(timeLayout), showSize(s.size()))
+	}
+	if d.previewed != "" {
+		fmt.Fprintf(a.stdout, "  preview   of %s, with what the files were before it\n", d.previewed)
 	}
 }
 
@@ -130,19 +146,29 @@ func (a *app) confirm(question string) bool {
 	return false
 }
 
-// destroyAll goes from what can still be refused to what can't: an open snapshot keeps everything as it is.
-func destroyAll(p place, snapshots []listed, files []os.FileInfo) error {
-	for _, names := range batches(snapshots) {
-		if _, err := p.do("delete", command{Names: names}); err != nil {
+// destroy goes from what can still be refused to what can't: an open snapshot keeps everything as it is. A preview is
+// committed first, as that loses nothing, and ends what stands in the way of deleting.
+func (d doomed) destroy() error {
+	if d.previewed != "" {
+		if _, err := d.vm.do("commit", command{}); err != nil {
+			return err
+		}
+		var err error
+		if d.snapshots, err = d.vm.snapshots(); err != nil {
 			return err
 		}
 	}
-	for _, f := range files {
-		if err := os.Remove(filepath.Join(p.dir, f.Name())); err != nil {
+	for _, names := range batches(d.snapshots) {
+		if _, err := d.vm.do("delete", command{Names: names}); err != nil {
 			return err
 		}
 	}
-	return os.Remove(p.dir)
+	for _, f := range d.files {
+		if err := os.Remove(filepath.Join(d.vm.dir, f.Name())); err != nil {
+			return err
+		}
+	}
+	return os.Remove(d.vm.dir)
 }
 
 // batches splits names over as many commands as their length asks for: one holds 64 KiB, and a name of 255 bytes may

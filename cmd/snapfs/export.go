@@ -95,7 +95,7 @@ func (a *app) exportFile(ctx context.Context, source, image, format string, forc
 	})
 }
 
-// splitSource splits VM/FILE@NAME. No name has an @ in it, but a directory further up may.
+// splitSource splits VM/FILE@NAME or VM@NAME. No name has an @ in it, but a directory further up may.
 func splitSource(source string) (path, snapshot string) {
 	dir, base := filepath.Split(source)
 	file, snapshot, _ := strings.Cut(base, "@")

@@ -80,7 +80,8 @@ func (a *app) rootCmd() *cobra.Command {
 	root.AddCommand(
 		a.mountCmd(), a.umountCmd(),
 		a.createCmd(), a.listCmd(), a.treeCmd(), a.logCmd(), a.statusCmd(),
-		a.revertCmd(), a.deleteCmd(), a.renameCmd(), a.destroyCmd(),
+		a.revertCmd(), a.deleteCmd(), a.renameCmd(),
+		a.previewCmd(), a.commitCmd(), a.undoCmd(), a.cloneCmd(), a.destroyCmd(),
 		a.importCmd(), a.exportCmd(),
 		a.checkCmd(),
 	)

@@ -92,6 +92,16 @@ func TestUsage(t *testing.T) {
 		"revert VM NAME --files=",
 		"create VM NAME --files=a,,b",
 		"delete VM",
+		"delete VM --older-than=soon",
+		"delete VM --older-than=0s",
+		"delete VM --dry-run",
+		"preview VM",
+		"commit",
+		"commit VM NAME",
+		"undo VM NAME",
+		"undo VM --files=a",
+		"clone VM NEW",
+		"clone VM@NAME",
 		"rename VM OLD",
 		"destroy",
 		"import IMAGE",
@@ -110,7 +120,7 @@ func TestUsage(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	help := done(t, "--help")
-	for _, name := range strings.Fields("mount umount create list tree log status revert delete rename destroy import export check") {
+	for _, name := range strings.Fields("mount umount create list tree log status revert delete rename preview commit undo clone destroy import export check") {
 		require.Contains(t, help, "\n  "+name+" ")
 	}
 	require.Contains(t, done(t, "--version"), "snapfs version ")
@@ -120,7 +130,9 @@ func TestNotAMount(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range [][]string{
 		{"create", dir, "x"}, {"list", dir}, {"tree", dir}, {"log", dir}, {"status", dir}, {"revert", dir, "x"},
-		{"delete", dir, "x"}, {"rename", dir, "x", "y"}, {"destroy", "--yes", dir}, {"export", dir + "/x", dir + "/y.raw"},
+		{"delete", dir, "x"}, {"rename", dir, "x", "y"}, {"destroy", "--yes", dir},
+		{"preview", dir, "x"}, {"commit", dir}, {"undo", dir}, {"clone", dir + "@x", "y"},
+		{"delete", dir, "--older-than=1h"}, {"export", dir + "/x", dir + "/y.raw"},
 	} {
 		require.Contains(t, refused(t, args...), "neither a VM's directory in a snapfs mount nor such a mount")
 	}

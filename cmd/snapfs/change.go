@@ -1,0 +1,42 @@
+package main
+
+// What revert, preview, commit and undo have in common: they change what a VM's files are.
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// changeCmd is a command that changes what a VM's files are, and tells what an operator has to know then.
+func (a *app) changeCmd(control, doing string, c *command) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				c.Name = args[1]
+			}
+			reply, err := a.command(args[0], control, doing, *c, asJSON)
+			if err == nil && !asJSON {
+				a.sayChanged(reply)
+			}
+			return err
+		},
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+func addForceFlag(cmd *cobra.Command, c *command, what string) {
+	cmd.Flags().BoolVar(&c.Force, "force", false, what+" although files are open for writing; the guest must be reset after that")
+}
+
+// sayChanged tells what an operator has to know after a change.
+func (a *app) sayChanged(reply answer) {
+	if reply.Kept != nil && *reply.Kept != "" {
+		fmt.Fprintf(a.stdout, "kept as %s\n", *reply.Kept)
+	}
+	if reply.Reset {
+		fmt.Fprintln(a.stdout, "reset the guest now: its disks have changed under it")
+	}
+}
