@@ -23,6 +23,7 @@ import (
 type client struct {
 	net.Conn
 	peer *scripted
+	id   string // of the command that is being answered
 }
 
 // say writes a line.
@@ -34,10 +35,21 @@ type answer func(c *client, args json.RawMessage)
 // says answers with a line.
 func says(line string) answer { return func(c *client, _ json.RawMessage) { c.say("%s", line) } }
 
-func returning(value string) answer { return says(`{"return": ` + value + `}`) }
+// returning and failing answer as the peer does that they are for: a monitor repeats the id.
+func returning(value string) answer { return replying(`"return": ` + value) }
 
 func failing(class string) answer {
-	return says(`{"error": {"class": "` + class + `", "desc": "it says no"}}`)
+	return replying(`"error": {"class": "` + class + `", "desc": "it says no"}`)
+}
+
+func replying(members string) answer {
+	return func(c *client, _ json.RawMessage) {
+		if c.peer.ids {
+			c.say(`{%s, "id": %s}`, members, c.id)
+		} else {
+			c.say("{%s}", members)
+		}
+	}
 }
 
 // silence never answers.
@@ -65,8 +77,8 @@ func first(one, then answer) answer {
 // scripted is a peer that does as it is told.
 type scripted struct {
 	path    string
-	greet   answer
-	answers map[string]answer // by command; those it does not name are answered with CommandNotFound
+	ids     bool
+	answers map[string]answer // by command, "greeting" unasked; those it does not name are answered with CommandNotFound
 
 	mu       sync.Mutex
 	commands []string // as they came, without synchronisation
@@ -88,7 +100,7 @@ func listen(t *testing.T, p *scripted) *scripted {
 			if err != nil {
 				return
 			}
-			c := &client{conn, p}
+			c := &client{Conn: conn, peer: p}
 			p.mu.Lock()
 			p.clients = append(p.clients, c)
 			p.mu.Unlock()
@@ -112,8 +124,8 @@ func listen(t *testing.T, p *scripted) *scripted {
 
 func (c *client) serve() {
 	defer c.Close()
-	if c.peer.greet != nil {
-		c.peer.greet(c, nil)
+	if greet := c.peer.answers["greeting"]; greet != nil {
+		greet(c, nil)
 	}
 	lines := bufio.NewScanner(c)
 	for lines.Scan() {
@@ -130,6 +142,7 @@ func (c *client) serve() {
 			c.say(`{"error": {"class": "GenericError", "desc": "JSON parse error"}}`)
 			continue
 		}
+		c.id = string(r.ID)
 		c.react(r.Execute, r.Arguments)
 	}
 }

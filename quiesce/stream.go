@@ -4,6 +4,7 @@ package quiesce
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -136,7 +137,7 @@ func (s *stream) line() ([]byte, error) {
 			return nil, err
 		}
 		if err == nil && long == nil {
-			if len(part) > 2 {
+			if len(bytes.TrimSpace(part)) > 0 {
 				return part, nil
 			}
 			continue
