@@ -34,6 +34,9 @@ type Report struct {
 
 // Check looks through a store that nobody has mounted, without changing it.
 func Check(dir string) (Report, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return Report{}, Errorf(unix.ENOENT, "check store: %w", err)
+	}
 	if empty, err := makeStore(dir); err != nil {
 		return Report{}, err
 	} else if empty {
