@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapfs/snapfs/integration/guest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -17,35 +18,82 @@ import (
 // Whatever the moment, a snapshot must hold a sound file system with every file
 // that had been synced before it, and none from after it.
 func TestSnapshotWhileWriting(t *testing.T) {
+	t.Parallel()
 	m := newMount(t)
 	vm := m.vm("busy")
-	work := t.TempDir()
-	g := startGuest(t, work, "busy", m.disk("busy", "disk.img", 128<<20))
+	w := startWriter(t, m.disk("busy", "disk.img", 128<<20))
+	type bounds struct{ least, most int }
+	var want []bounds
+	for i := range 5 {
+		least := w.goesOn()
+		mustCommand(t, vm, "create", fmt.Sprint("s", i))
+		want = append(want, bounds{least, w.synced() + 1})
+	}
+	require.NoError(t, w.Quit(t.Context()))
+	for i, b := range want {
+		n := countSound(t, snapshotPath(vm, fmt.Sprint("s", i), "disk.img"))
+		require.GreaterOrEqual(t, n, b.least, "snapshot %d lost what was synced", i)
+		require.LessOrEqual(t, n, b.most, "snapshot %d shows what came later", i)
+	}
+}
+
+// TestGuestPowerLoss has the power of the whole host fail under a guest that
+// writes: what it had synced is there, and so is its snapshot.
+func TestGuestPowerLoss(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, 1<<30)
+	m := h.newMount("--reserve=64MiB")
+	vm := m.vm("busy")
+	disk := m.disk("busy", "disk.img", 128<<20)
+	w := startWriter(t, disk)
+	before := w.goesOn()
+	mustCommand(t, vm, "create", "before")
+	least := w.goesOn()
+	h.powerLoss(m)
+	w.Kill()
+	m.start()
+	require.GreaterOrEqual(t, countSound(t, disk), least, "lost what was synced")
+	require.GreaterOrEqual(t, countSound(t, snapshotPath(vm, "before", "disk.img")), before)
+}
+
+// writer is a guest that writes the files 1, 2, 3 … to its disk, each longer than
+// the one before, and syncs after each.
+type writer struct {
+	*guest.Guest
+	t *testing.T
+}
+
+func startWriter(t *testing.T, disk string) writer {
+	t.Helper()
+	g := startGuest(t, t.TempDir(), "busy", disk)
 	inGuest(t, g, `mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo 0 >/tmp/synced && {
 		i=0
 		while i=$((i+1)); do
 			seq $((i*100)) >/mnt/$i; sync; echo $i >/tmp/next; mv /tmp/next /tmp/synced
 		done >/dev/null 2>&1 &
 	}`)
-	synced := func() int {
-		n, err := strconv.Atoi(strings.TrimSpace(inGuest(t, g, "cat /tmp/synced")))
-		require.NoError(t, err)
-		return n
+	return writer{g, t}
+}
+
+// synced is the last file that is on the disk for sure.
+func (w writer) synced() int {
+	w.t.Helper()
+	n, err := strconv.Atoi(strings.TrimSpace(inGuest(w.t, w.Guest, "cat /tmp/synced")))
+	require.NoError(w.t, err)
+	return n
+}
+
+// goesOn waits until another file is on the disk, and returns its number.
+func (w writer) goesOn() int {
+	w.t.Helper()
+	start := w.synced()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if n := w.synced(); n > start {
+			return n
+		}
 	}
-	type bounds struct{ least, most int }
-	var want []bounds
-	for i := range 5 {
-		least := synced()
-		require.Eventually(t, func() bool { return synced() > least }, patience, 10*time.Millisecond, "the guest stopped writing")
-		mustCommand(t, vm, "create", fmt.Sprint("s", i))
-		want = append(want, bounds{least + 1, synced() + 1})
-	}
-	require.NoError(t, g.Quit(t.Context()))
-	for i, b := range want {
-		n := countSound(t, snapshotPath(vm, fmt.Sprint("s", i), "disk.img"))
-		require.GreaterOrEqual(t, n, b.least, "snapshot %d lost what was synced", i)
-		require.LessOrEqual(t, n, b.most, "snapshot %d shows what came later", i)
-	}
+	require.FailNow(w.t, "the guest does not write on")
+	return 0
 }
 
 // countSound copies an ext4 image and replays its journal, as the next mount
@@ -74,6 +122,7 @@ func countSound(t *testing.T, image string) int {
 // TestBrowseSnapshot looks into snapshots the ways an operator does: with
 // e2fsck, and with a read-only loop mount, of a frozen and of a running guest.
 func TestBrowseSnapshot(t *testing.T) {
+	t.Parallel()
 	m := newMount(t)
 	vm := m.vm("web")
 	g := startGuest(t, t.TempDir(), "web", m.disk("web", "disk.img", 64<<20))
@@ -106,6 +155,7 @@ func TestBrowseSnapshot(t *testing.T) {
 // TestDiscard has a guest write, snapshot-free, and then discard: the host gets
 // the space back. What a snapshot holds stays until the snapshot goes.
 func TestDiscard(t *testing.T) {
+	t.Parallel()
 	m := newMount(t)
 	vm := m.vm("web")
 	disk := m.disk("web", "disk.img", 256<<20)

@@ -12,6 +12,7 @@ import (
 // machines on one mount: add a drive, snapshot, initialise the drive, snapshot,
 // go back, and go forward again with one of them.
 func TestSecondDrive(t *testing.T) {
+	t.Parallel()
 	m := newMount(t)
 	work := t.TempDir()
 	vms := []string{"alpha", "beta"}
