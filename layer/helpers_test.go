@@ -19,8 +19,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain keeps random tests short unless -rapid.checks or -rapid.steps asks for more.
+// TestMain keeps random tests short unless -rapid.checks or -rapid.steps asks for more, and is the process that crash
+// tests kill.
 func TestMain(m *testing.M) {
+	if arg := os.Getenv(victimEnv); arg != "" {
+		victim(arg)
+	}
 	for name, value := range map[string]string{"rapid.checks": "12", "rapid.steps": "40"} {
 		if err := flag.Set(name, value); err != nil {
 			panic(err)

@@ -19,6 +19,7 @@ type modelVM struct {
 	orphans   []*modelFile // unlinked, and open
 	snapshots []*modelSnapshot
 	head      *modelSnapshot
+	hidden    *modelSnapshot // what the VM was before its preview
 }
 
 // modelState is what a file shows. Once shared with a snapshot it is never changed, but replaced.
@@ -50,7 +51,7 @@ type modelSnapshot struct {
 	name     string
 	parent   *modelSnapshot
 	undo     bool
-	excluded []string
+	excluded map[string]FileID
 	files    map[string]modelEntry
 	open     map[string]*View
 }
@@ -218,22 +219,25 @@ func (v *modelVM) snapshot(name string) *modelSnapshot {
 	return nil
 }
 
-// seal makes a snapshot of files. attr is what the store says of one.
+// seal makes a snapshot of files, which grew from the present head. attr is what the store says of one.
 func (v *modelVM) seal(name string, files []*modelFile, attr func(*modelFile) Attr) *modelSnapshot {
-	n := &modelSnapshot{name: name, parent: v.head, files: map[string]modelEntry{}, open: map[string]*View{}}
+	n := &modelSnapshot{
+		name: name, parent: v.head, excluded: map[string]FileID{}, files: map[string]modelEntry{}, open: map[string]*View{},
+	}
 	for _, name := range v.fileNames() {
 		f := v.files[name]
 		if !slices.Contains(files, f) {
-			n.excluded = append(n.excluded, name)
+			n.excluded[name] = f.id
 			continue
 		}
 		n.files[name] = modelEntry{id: f.id, state: f.state.clone(), attr: attr(f)}
 		f.flushed()
 	}
-	v.snapshots = append(v.snapshots, n)
-	v.head = n
 	return n
 }
+
+// add shows a snapshot, the newest.
+func (v *modelVM) add(n *modelSnapshot) { v.snapshots = append(v.snapshots, n) }
 
 // remove deletes snapshots: those that grew from them grow from what they grew from.
 func (v *modelVM) remove(gone ...*modelSnapshot) {
@@ -247,6 +251,9 @@ func (v *modelVM) remove(gone ...*modelSnapshot) {
 	for _, n := range v.snapshots {
 		n.parent = climb(n.parent)
 	}
+	if v.hidden != nil {
+		v.hidden.parent = climb(v.hidden.parent)
+	}
 	v.head = climb(v.head)
 }
 
@@ -254,7 +261,9 @@ func (v *modelVM) remove(gone ...*modelSnapshot) {
 func (v *modelVM) affected(to *modelSnapshot, names []string, whole bool) (files []*modelFile) {
 	for _, name := range v.fileNames() {
 		f := v.files[name]
-		hit := whole && !slices.Contains(to.excluded, name) || slices.Contains(names, name)
+		_, excluded := to.excluded[name]
+		excluded = excluded || slices.Contains(slices.Collect(maps.Values(to.excluded)), f.id)
+		hit := whole && !excluded || slices.Contains(names, name)
 		for _, n := range names {
 			hit = hit || to.files[n].id == f.id
 		}
@@ -283,15 +292,18 @@ func (v *modelVM) revert(to *modelSnapshot, names []string, affected []*modelFil
 	v.head = to
 }
 
-// thin deletes the oldest of what reverts kept, but for three and those in use.
-func (v *modelVM) thin() {
+// keepUndo is how many of the snapshots that reverts and commits kept stay without a policy.
+const keepUndo = 3
+
+// thin deletes the oldest of what reverts and commits kept, but for three, those in use, and the one that was shown last.
+func (v *modelVM) thin(shown *modelSnapshot) {
 	var kept []*modelSnapshot
 	for _, n := range v.snapshots {
-		if n.undo {
+		if n.undo && n != shown {
 			kept = append(kept, n)
 		}
 	}
-	for ; len(kept) > DefaultPolicy().Keep.Undo; kept = kept[1:] {
+	for ; len(kept) > keepUndo; kept = kept[1:] {
 		if len(kept[0].open) == 0 {
 			v.remove(kept[0])
 		}
