@@ -5,9 +5,11 @@ package layer
 //	Prepare: flush all, commit new heads as prepared   crash: the start undoes the heads
 //	Swap: the heads, in memory                         crash: the same; nothing above the old heads was flushed
 //	Seal: sync and commit the old heads                crash: the same
-//	      commit the snapshot as ready                 crash: it is there
+//	      commit the snapshot                          crash: it is there, and worth what is certain
+//	      commit the verdict                           crash: it is there, with its label, or not at all
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"syscall"
@@ -45,6 +47,21 @@ type Pending struct {
 type Verdict struct {
 	Consistency, Warning string
 	Err                  error
+}
+
+// noVerdict warns of a snapshot whose verdict a crash kept from coming.
+const noVerdict = "the daemon ended before it was known whether the guest was quiet"
+
+// MayCreate says what would keep such a snapshot from being prepared now, with PrepareSnapshot's errors, and whether a
+// file of it is open for writing: if none is, there is no guest to freeze.
+func (v *VM) MayCreate(o CreateOptions) (running bool, err error) {
+	v.op.Lock()
+	defer v.op.Unlock()
+	if err := v.mayCreate(o); err != nil {
+		return false, err
+	}
+	files, _, err := v.selectFiles(o.Files)
+	return slices.ContainsFunc(files, func(f *File) bool { return f.openFor(true) }), err
 }
 
 // PrepareSnapshot does what a guest need not wait for: after it, little is left to write. Its errors are
@@ -115,8 +132,9 @@ func (p *Pending) Swap() {
 	p.old = p.vm.swap(p.snap, p.heads)
 }
 
-// Seal makes the snapshot durable. Once the data is, it asks judge, if there is one, for the verdict; if that is an
-// error, the snapshot goes again, and the error is Seal's.
+// Seal makes the snapshot durable. Then it asks judge, if there is one, for the verdict; if that is an error, the
+// snapshot goes again, and the error is Seal's. Nobody sees the snapshot before. Flushes go on before judge is asked: a
+// guest that thaws writes and flushes, and the verdict waits for it.
 func (p *Pending) Seal(judge func() Verdict) (info SnapshotInfo, err error) {
 	p.done.Do(func() { info, err = p.seal(judge) })
 	return info, err
@@ -125,15 +143,10 @@ func (p *Pending) Seal(judge func() Verdict) (info SnapshotInfo, err error) {
 func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
 	v, n := p.vm, p.snap
 	defer v.op.Unlock()
-	err := seal(p.old)
-	var verdict Verdict
 	if judge != nil {
-		verdict = judge()
+		n.Warning = noVerdict
 	}
-	if verdict.Consistency != "" && n.Consistency != ConsistencyOff {
-		n.Consistency = verdict.Consistency
-	}
-	n.Warning = verdict.Warning
+	err := seal(p.old)
 	if err == nil {
 		err = v.commitSnapshot(n, p.heads, p.old)
 	}
@@ -142,15 +155,59 @@ func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
 		v.sealing.Unlock()
 		return SnapshotInfo{}, err
 	}
-	v.showSnapshot(n, p.old)
+	v.ownSealed(n, p.old)
 	v.sealing.Unlock()
-	if verdict.Err != nil {
-		if err := v.dropSnapshots([]*Snapshot{n}); err != nil {
-			return SnapshotInfo{}, err
+	if judge != nil {
+		if err := p.judged(judge()); err != nil {
+			return SnapshotInfo{}, errors.Join(err, v.dropSnapshots([]*Snapshot{n}))
 		}
-		return SnapshotInfo{}, verdict.Err
 	}
+	v.showSnapshot(n)
 	return n.Info(), nil
+}
+
+// judged gives the snapshot its label, or returns why it has to go.
+func (p *Pending) judged(verdict Verdict) error {
+	if verdict.Err != nil {
+		return verdict.Err
+	}
+	return p.label(verdict)
+}
+
+func (p *Pending) label(verdict Verdict) error {
+	v, n := p.vm, p.snap
+	v.mu.RLock()
+	consistency := n.Consistency
+	v.mu.RUnlock()
+	if verdict.Consistency != "" && consistency != ConsistencyOff {
+		consistency = verdict.Consistency
+	}
+	err := v.store.update(func(tx *blockmap.Tx) error {
+		return edit(tx, catalogKey(tableSnapshot, n.id), func(r *snapshotRecord) {
+			r.Consistency, r.Warning = consistency, verdict.Warning
+		})
+	})
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n.Consistency, n.Warning = consistency, verdict.Warning
+	return nil
+}
+
+// Relabel gives a snapshot that Seal made a better label, or a warning, durably: what is done in its name after the
+// guest went on may tell more of it. ENOENT if it is gone.
+func (p *Pending) Relabel(verdict Verdict) (SnapshotInfo, error) {
+	p.vm.op.Lock()
+	defer p.vm.op.Unlock()
+	if _, err := p.vm.store.SnapshotByID(p.snap.id); err != nil {
+		return SnapshotInfo{}, Errorf(syscall.ENOENT, "the snapshot is deleted already")
+	}
+	if err := p.label(verdict); err != nil {
+		return SnapshotInfo{}, err
+	}
+	return p.snap.Info(), nil
 }
 
 // Abort ends a snapshot that was prepared and not swapped. After Seal it does nothing.
@@ -226,8 +283,8 @@ func (v *VM) commitSnapshot(n *Snapshot, h *heads, old []left) error {
 	})
 }
 
-// showSnapshot lets the snapshot be seen, now that it is durable.
-func (v *VM) showSnapshot(n *Snapshot, old []left) {
+// ownSealed hands the old heads to the snapshot, now that it is durable.
+func (v *VM) ownSealed(n *Snapshot, old []left) {
 	t := v.store.tree
 	t.Lock()
 	for _, o := range old {
@@ -237,6 +294,10 @@ func (v *VM) showSnapshot(n *Snapshot, old []left) {
 	for _, o := range old {
 		o.sealed()
 	}
+}
+
+// showSnapshot lets the snapshot be seen.
+func (v *VM) showSnapshot(n *Snapshot) {
 	n.state = StateReady
 	v.addSnapshot(n)
 	v.mu.Lock()

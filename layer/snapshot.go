@@ -17,7 +17,7 @@ type Snapshot struct {
 	id SnapshotID
 	vm *VM
 
-	snapshotRecord // Name and Parent are guarded by VM.mu, the rest does not change
+	snapshotRecord // Name, Parent, Consistency and Warning are guarded by VM.mu, the rest does not change
 	state          string
 	leaving        bool // guarded by VM.mu: no file of it is opened any more
 }
@@ -73,14 +73,11 @@ func (v *VM) Snapshot(name string) (*Snapshot, error) {
 // Info describes the snapshot.
 func (n *Snapshot) Info() SnapshotInfo {
 	info := SnapshotInfo{
-		Created: n.Created().UTC(), State: n.state, Consistency: n.Consistency, Description: n.Description,
+		Created: n.Created().UTC(), State: n.state, Description: n.Description,
 		Excluded: slices.Clone(n.Excluded), Files: []FileInfo{},
 	}
 	if info.Excluded == nil {
 		info.Excluded = []string{}
-	}
-	if n.Warning != "" {
-		info.Warning = &n.Warning
 	}
 	for _, e := range n.Files {
 		info.Files = append(info.Files, FileInfo{Name: e.Name, Size: e.Size, Allocated: e.Allocated * blockSize})
@@ -92,6 +89,10 @@ func (n *Snapshot) Info() SnapshotInfo {
 	defer n.vm.mu.RUnlock()
 	info.Name = n.snapshotRecord.Name
 	info.Head = n.vm.head == n.id
+	info.Consistency = n.Consistency
+	if warning := n.Warning; warning != "" {
+		info.Warning = &warning
+	}
 	if parent, ok := n.vm.store.snapshots.Load(n.Parent); ok && !parent.(*Snapshot).Hidden {
 		name := parent.(*Snapshot).snapshotRecord.Name // of the same VM, so under the same lock
 		info.Parent = &name
