@@ -125,6 +125,7 @@ type modelVM struct {
 	files     map[string]*modelFile
 	snapshots []*modelSnapshot // oldest first
 	head      string           // the snapshot that the current state grew from
+	hidden    *modelSnapshot   // during a preview: what the state was before
 }
 
 func newModelVM() *modelVM { return &modelVM{files: map[string]*modelFile{}} }
@@ -137,20 +138,33 @@ func (v *modelVM) find(name string) *modelSnapshot {
 	return v.snapshots[i]
 }
 
-// snapshot seals the current state, which is thereby flushed.
-func (v *modelVM) snapshot(name string) {
+// seal takes the current state, which is thereby flushed.
+func (v *modelVM) seal(name string) *modelSnapshot {
 	s := &modelSnapshot{name: name, parent: v.head, files: map[string][]byte{}}
 	for n, f := range v.files {
 		s.files[n] = bytes.Clone(f.data)
 		f.flushed()
 	}
-	v.snapshots = append(v.snapshots, s)
+	return s
+}
+
+func (v *modelVM) snapshot(name string) {
+	v.snapshots = append(v.snapshots, v.seal(name))
 	v.head = name
+}
+
+// show makes the files those of a snapshot.
+func (v *modelVM) show(s *modelSnapshot, head string) {
+	v.files = map[string]*modelFile{}
+	for n, data := range s.files {
+		v.files[n] = newModelFile(bytes.Clone(data))
+	}
+	v.head = head
 }
 
 func (v *modelVM) delete(name string) {
 	gone := v.find(name)
-	for _, s := range v.snapshots {
+	for _, s := range v.grown() {
 		if s.parent == name {
 			s.parent = gone.parent
 		}
@@ -161,9 +175,17 @@ func (v *modelVM) delete(name string) {
 	v.snapshots = slices.DeleteFunc(v.snapshots, func(s *modelSnapshot) bool { return s == gone })
 }
 
+// grown are the snapshots, the hidden one included.
+func (v *modelVM) grown() []*modelSnapshot {
+	if v.hidden == nil {
+		return v.snapshots
+	}
+	return append(slices.Clone(v.snapshots), v.hidden)
+}
+
 func (v *modelVM) rename(from, to string) {
 	v.find(from).name = to
-	for _, s := range v.snapshots {
+	for _, s := range v.grown() {
 		if s.parent == from {
 			s.parent = to
 		}
@@ -173,7 +195,7 @@ func (v *modelVM) rename(from, to string) {
 	}
 }
 
-// undoKept is how many of the states that reverts leave behind are kept.
+// undoKept is how many of the states that reverts and commits leave behind stay.
 const undoKept = 3
 
 // revert brings a snapshot's files back; kept is the name under which the state
@@ -183,14 +205,36 @@ func (v *modelVM) revert(name, kept string) {
 	if kept != "" {
 		v.snapshot(kept)
 	}
-	v.files = map[string]*modelFile{}
-	for n, data := range target.files {
-		v.files[n] = newModelFile(bytes.Clone(data))
-	}
-	v.head = name
-	var before []string // what reverts left behind; the one gone back to is spared
+	v.show(target, name)
+	v.thin()
+}
+
+// preview shows a snapshot, for the time being.
+func (v *modelVM) preview(name string) {
+	v.hidden = v.seal("")
+	v.show(v.find(name), name)
+}
+
+// undo ends a preview; nothing of it stays.
+func (v *modelVM) undo() {
+	v.show(v.hidden, v.hidden.parent)
+	v.hidden = nil
+}
+
+// commit ends a preview, and stays with what it shows.
+func (v *modelVM) commit(kept string) {
+	v.hidden.name = kept
+	v.snapshots = append(v.snapshots, v.hidden)
+	v.hidden = nil
+	v.thin()
+}
+
+// thin deletes the oldest of what reverts and commits left behind, but not what
+// the VM was just taken to.
+func (v *modelVM) thin() {
+	var before []string
 	for _, s := range v.snapshots {
-		if strings.HasPrefix(s.name, "before-") && s.name != name {
+		if strings.HasPrefix(s.name, "before-") && s.name != v.head {
 			before = append(before, s.name)
 		}
 	}

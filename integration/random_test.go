@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,7 +81,8 @@ func (r *random) step(i int) {
 		{24, "write", r.write}, {4, "write synchronously", r.writeSync}, {6, "punch", r.punch}, {4, "zero", r.zeroRange},
 		{3, "allocate", r.allocate}, {8, "truncate", r.truncate}, {8, "fsync", r.fsync}, {10, "read", r.read},
 		{4, "create file", r.createFile}, {2, "unlink", r.unlink}, {2, "rename file", r.renameFile},
-		{9, "snapshot", r.snapshot}, {6, "delete", r.delete}, {2, "rename", r.rename}, {5, "revert", r.revert}, {6, "browse", r.browse},
+		{9, "snapshot", r.snapshot}, {6, "delete", r.delete}, {2, "rename", r.rename}, {5, "revert", r.revert},
+		{4, "preview", r.preview}, {3, "undo", r.undo}, {2, "commit", r.commit}, {1, "clone", r.clone}, {1, "destroy", r.destroy}, {6, "browse", r.browse},
 		{1, "remount", r.remount}, {1, "crash", r.crash}, {2, "crash amid", r.crashAmid},
 	}
 	total := 0
@@ -277,6 +280,10 @@ func (r *random) snapshot(dir string, vm *modelVM) string {
 	}
 	r.count++
 	name := fmt.Sprint("s", r.count)
+	if vm.hidden != nil {
+		failCommand(r, syscall.EBUSY, dir, "create", name)
+		return "refused during a preview"
+	}
 	mustCommand(r, dir, "create", name)
 	vm.snapshot(name)
 	return name
@@ -286,6 +293,10 @@ func (r *random) delete(dir string, vm *modelVM) string {
 	name := r.pickSnapshot(vm)
 	if name == "" {
 		return "nothing"
+	}
+	if vm.hidden != nil && vm.head == name {
+		failCommand(r, syscall.EBUSY, dir, "delete", name)
+		return name + " refused, for it is previewed"
 	}
 	mustCommand(r, dir, "delete", name)
 	vm.delete(name)
@@ -309,6 +320,10 @@ func (r *random) revert(dir string, vm *modelVM) string {
 	if name == "" {
 		return "nothing"
 	}
+	if vm.hidden != nil {
+		failCommand(r, syscall.EBUSY, dir, "revert", name)
+		return "refused during a preview"
+	}
 	if r.rng.IntN(2) == 0 {
 		mustCommand(r, dir, "revert", name+" discard=true")
 		vm.revert(name, "")
@@ -319,6 +334,65 @@ func (r *random) revert(dir string, vm *modelVM) string {
 	require.True(r, strings.HasPrefix(kept, "before-revert-"), kept)
 	vm.revert(name, kept)
 	return name + " keeping " + kept
+}
+
+func (r *random) preview(dir string, vm *modelVM) string {
+	name := r.pickSnapshot(vm)
+	if name == "" {
+		return "nothing"
+	}
+	if vm.hidden != nil {
+		failCommand(r, syscall.EBUSY, dir, "preview", name)
+		return "refused during another"
+	}
+	mustCommand(r, dir, "preview", name)
+	vm.preview(name)
+	return name
+}
+
+func (r *random) undo(dir string, vm *modelVM) string {
+	if vm.hidden == nil {
+		failCommand(r, syscall.EINVAL, dir, "undo", "\n")
+		return "refused, for there is no preview"
+	}
+	mustCommand(r, dir, "undo", "\n")
+	vm.undo()
+	return ""
+}
+
+func (r *random) commit(dir string, vm *modelVM) string {
+	if vm.hidden == nil {
+		failCommand(r, syscall.EINVAL, dir, "commit", "\n")
+		return "refused, for there is no preview"
+	}
+	mustCommand(r, dir, "commit", "\n")
+	kept := r.newest(dir)
+	require.True(r, strings.HasPrefix(kept, "before-commit-"), kept)
+	vm.commit(kept)
+	return "keeping " + kept
+}
+
+func (r *random) clone(dir string, vm *modelVM) string {
+	name := r.pickSnapshot(vm)
+	if name == "" || len(r.vms) >= 4 {
+		return "nothing"
+	}
+	r.count++
+	clone := fmt.Sprint("vm", r.count)
+	mustCommand(r, dir, "clone", name+" to="+clone)
+	r.vms[clone] = newModelVM()
+	r.vms[clone].show(vm.find(name), "")
+	return name + " to " + clone
+}
+
+func (r *random) destroy(dir string, vm *modelVM) string {
+	if len(r.vms) < 3 || vm.hidden != nil {
+		return "nothing"
+	}
+	mustSnapfs(r, "destroy", dir, "--yes")
+	delete(r.vms, r.vm)
+	r.vm = pick(r.rng, r.vms)
+	return ""
 }
 
 func (r *random) newest(dir string) string {
@@ -349,19 +423,15 @@ func (r *random) crash(string, *modelVM) string {
 	return ""
 }
 
-// crashAmid has the crash come while the daemon does what a command asks for: all of that
-// must have happened, or nothing.
+// crashAmid has the crash come while the daemon does what a command asks for: all
+// of that must have happened, or nothing.
 func (r *random) crashAmid(dir string, vm *modelVM) string {
-	r.count++
-	control, line := "create", fmt.Sprint("s", r.count)
-	if name := r.pickSnapshot(vm); name != "" && r.rng.IntN(3) > 0 {
-		control, line = []string{"delete", "revert"}[r.rng.IntN(2)], name
-	}
+	control, line := r.pickCommand(vm)
 	f, err := os.OpenFile(snapshotPath(dir, control), os.O_WRONLY, 0)
 	require.NoError(r, err)
 	done := make(chan error, 1)
 	go func() {
-		_, err := f.WriteString(line)
+		_, err := f.WriteString(line + "\n")
 		done <- err
 	}()
 	time.Sleep(time.Duration(r.rng.IntN(8000)) * time.Microsecond)
@@ -372,20 +442,25 @@ func (r *random) crashAmid(dir string, vm *modelVM) string {
 	happened := r.happened(dir, vm, control, line)
 	require.True(r, happened || !answered, "%s %s was answered, and is forgotten", control, line)
 	if happened {
-		switch control {
-		case "create":
-			vm.snapshot(line)
-		case "delete":
-			vm.delete(line)
-		case "revert":
-			r.revertAfterCrash(dir, vm, line)
-		}
+		r.adopt(dir, vm, control, line)
 	}
 	r.reconcile()
 	return fmt.Sprint(control, " ", line, " happened: ", happened)
 }
 
-// happened finds out whether a command was carried out, from the list alone.
+// pickCommand chooses one that would succeed.
+func (r *random) pickCommand(vm *modelVM) (control, line string) {
+	if vm.hidden != nil {
+		return []string{"undo", "commit"}[r.rng.IntN(2)], ""
+	}
+	if name := r.pickSnapshot(vm); name != "" && r.rng.IntN(4) > 0 {
+		return []string{"delete", "revert", "preview"}[r.rng.IntN(3)], name
+	}
+	r.count++
+	return "create", fmt.Sprint("s", r.count)
+}
+
+// happened finds out whether a command was carried out.
 func (r *random) happened(dir string, vm *modelVM, control, line string) bool {
 	now := snapshotNames(r, dir)
 	switch control {
@@ -393,18 +468,43 @@ func (r *random) happened(dir string, vm *modelVM, control, line string) bool {
 		return slices.Contains(now, line)
 	case "delete":
 		return !slices.Contains(now, line)
-	default:
+	case "revert":
 		return len(now) > 0 && vm.find(now[len(now)-1]) == nil
+	case "preview":
+		return r.previews(dir) != ""
+	default: // undo, commit
+		return r.previews(dir) == ""
 	}
 }
 
-// revertAfterCrash takes over a revert that was carried out, but perhaps not to
-// the point where the oldest of the states left behind goes.
-func (r *random) revertAfterCrash(dir string, vm *modelVM, name string) {
-	vm.revert(name, r.newest(dir))
-	for _, n := range snapshotNames(r, dir) {
-		if vm.find(n) == nil {
-			mustCommand(r, dir, "delete", n)
+// previews is the snapshot under preview, if there is one.
+func (r *random) previews(dir string) string {
+	var status struct{ Preview string }
+	require.NoError(r, json.Unmarshal(readFile(r, snapshotPath(dir, "status")), &status))
+	return status.Preview
+}
+
+// adopt has the model do what the daemon had done when it crashed. Of what a
+// revert or a commit does at its end, to delete the oldest of the states left
+// behind, it may not have got to that.
+func (r *random) adopt(dir string, vm *modelVM, control, line string) {
+	switch control {
+	case "create":
+		vm.snapshot(line)
+	case "delete":
+		vm.delete(line)
+	case "revert":
+		vm.revert(line, r.newest(dir))
+	case "preview":
+		vm.preview(line)
+	case "undo":
+		vm.undo()
+	case "commit":
+		vm.commit(r.newest(dir))
+	}
+	for _, name := range snapshotNames(r, dir) {
+		if vm.find(name) == nil {
+			mustCommand(r, dir, "delete", name)
 		}
 	}
 }
@@ -423,6 +523,7 @@ func (r *random) reconcile() {
 
 // verify compares everything.
 func (r *random) verify() {
+	require.ElementsMatch(r, slices.Collect(maps.Keys(r.vms)), names(r, r.m.dir))
 	for name, vm := range r.vms {
 		dir := r.m.path(name)
 		require.ElementsMatch(r, slices.Collect(maps.Keys(vm.files)), names(r, dir))
@@ -431,6 +532,7 @@ func (r *random) verify() {
 		}
 		now := list(r, dir)
 		require.Len(r, now, len(vm.snapshots))
+		require.Equal(r, vm.hidden != nil, r.previews(dir) != "")
 		for i, s := range vm.snapshots {
 			require.Equal(r, s.name, now[i].Name)
 			parent := ""
