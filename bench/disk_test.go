@@ -66,18 +66,26 @@ func (d *disk) fill(off, end int64) {
 	}
 }
 
+// fillRandomly writes everything up to end, block by block in random order.
+func (d *disk) fillRandomly(end int64) {
+	d.t.Helper()
+	for _, block := range d.rng.Perm(int(end / blockSize)) {
+		d.write(int64(block))
+	}
+}
+
 // scatter writes n blocks at random places below end.
 func (d *disk) scatter(n int, end int64) {
 	d.t.Helper()
 	for range n {
-		d.writeBlock(end)
+		d.write(d.rng.Int64N(end / blockSize))
 	}
 }
 
-// writeBlock writes a block at a random place below end.
-func (d *disk) writeBlock(end int64) {
+// write writes a block.
+func (d *disk) write(block int64) {
 	content := d.rng.IntN(mib/blockSize) * blockSize
-	_, err := d.WriteAt(d.buf[content:][:blockSize], d.rng.Int64N(end/blockSize)*blockSize)
+	_, err := d.WriteAt(d.buf[content:][:blockSize], block*blockSize)
 	require.NoError(d.t, err)
 }
 
@@ -88,16 +96,4 @@ func (d *disk) warm(end int64) {
 		_, err := d.ReadAt(d.buf, off)
 		require.NoError(d.t, err)
 	}
-}
-
-// copyTo writes what is below end to another disk, in one piece.
-func (d *disk) copyTo(to *disk, end int64) {
-	d.t.Helper()
-	for off := int64(0); off < end; off += mib {
-		_, err := d.ReadAt(d.buf, off)
-		require.NoError(d.t, err)
-		_, err = to.WriteAt(d.buf, off)
-		require.NoError(d.t, err)
-	}
-	require.NoError(d.t, to.Sync())
 }

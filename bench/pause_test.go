@@ -122,7 +122,7 @@ func newGuest(t testing.TB, path string, writers int) *guest {
 
 func (w *writer) write(d *disk) {
 	began := time.Now()
-	d.writeBlock(workingSet)
+	d.scatter(1, workingSet)
 	s := span{began, time.Now()}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -4,6 +4,7 @@ package bench
 
 import (
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -19,10 +20,11 @@ func (m *mount) deepen(vm string, d *disk, depth, blocks int, size int64) {
 	d.scatter(blocks, size)
 }
 
-// BenchmarkRandomRead reads 4 KiB at random places, from the page cache: of a disk spread over many layers, of a copy
-// of it in one layer, and of the same copy exported by qemu-storage-daemon from a raw file and from a qcow2.
+// BenchmarkRandomRead reads 4 KiB at random places, from the page cache. It compares a disk spread over many layers with
+// a flat one that was written block by block as well, in one layer. Beside them: the same in one piece, which the
+// kernel keeps in large folios, and that exported by qemu-storage-daemon from a raw file and from a qcow2.
 func BenchmarkRandomRead(b *testing.B) {
-	size, depth, rounds, each := int64(256*mib), 300, 11, time.Second
+	size, depth, rounds, each := int64(256*mib), 300, 11, 700*time.Millisecond
 	if testing.Short() {
 		size, depth, rounds, each = 32*mib, 50, 3, 300*time.Millisecond
 	}
@@ -40,28 +42,32 @@ func BenchmarkRandomRead(b *testing.B) {
 func readTargets(t testing.TB, size int64, depth int) []target {
 	t.Helper()
 	m := newMount(t, filepath.Join(t.TempDir(), "store"))
-	m.vm("deep")
-	m.vm("flat")
-	deep := newDisk(t, m.path("deep", "disk"), size)
-	deep.fill(0, size)
-	m.deepen("deep", deep, depth, int(size/blockSize)/depth, size)
-	flat := newDisk(t, m.path("flat", "disk"), size)
-	deep.copyTo(flat, size)
-	targets := []target{
-		{name: "deep", path: deep.Name(), server: m.cmd},
-		{name: "flat", path: flat.Name(), server: m.cmd},
-	}
-	for _, format := range []string{"raw", "qcow2"} {
-		rival := newRival(t, format, size)
-		d := newDisk(t, rival.path, size)
-		deep.copyTo(d, size)
+	m.vm("vm")
+	d := newDisk(t, m.path("vm", "deep"), size)
+	d.fillRandomly(size)
+	m.deepen("vm", d, depth, int(size/blockSize)/depth, size)
+	d.warm(size)
+	d.release()
+	targets := []target{{name: "deep", path: d.Name(), server: m.cmd}}
+
+	m.vm("flat") // has no snapshots
+	d = newDisk(t, m.path("flat", "flat"), size)
+	d.fillRandomly(size)
+	d.warm(size)
+	d.release()
+	targets = append(targets, target{name: "flat", path: d.Name(), server: m.cmd})
+
+	add := func(name, path string, server *exec.Cmd) {
+		d := newDisk(t, path, size)
+		d.fill(0, size)
 		d.warm(size)
 		d.release()
-		targets = append(targets, target{name: "qemu-" + format, path: rival.path, server: rival.cmd})
+		targets = append(targets, target{name: name, path: path, server: server})
 	}
-	for _, d := range []*disk{deep, flat} {
-		d.warm(size)
-		d.release() // before the mount goes
+	add("large", m.path("flat", "large"), m.cmd)
+	for _, format := range []string{"raw", "qcow2"} {
+		r := newRival(t, format, size)
+		add("qemu-"+format, r.path, r.cmd)
 	}
 	return targets
 }
