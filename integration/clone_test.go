@@ -79,14 +79,13 @@ func TestClones(t *testing.T) {
 	mustSnapfs(t, "destroy", "--yes", golden)
 	require.NoDirExists(t, golden)
 	mustSnapfs(t, "destroy", "--yes", m.path(name(0))) // what the grandchild grew from
-	m.vm(name(0))
-	mustSnapfs(t, "umount", m.dir)
-	<-m.exited
+	m.stop()
 	m.check()
 	m.start()
 	requireWhole(m.path("grandchild"))
-	mustSnapfs(t, "clone", m.path(newSnapshot(t, m.path("grandchild")))+"@last", name(0)+"-again")
-	requireWhole(m.path(name(0) + "-again"))
+	mustCommand(t, m.path("grandchild"), "create", "last")
+	mustSnapfs(t, "clone", m.path("grandchild")+"@last", name(0)) // the name is free again
+	requireWhole(m.path(name(0)))
 	for i := 1; i < clones; i++ {
 		requireWhole(m.path(name(i)))
 		mustSnapfs(t, "destroy", "--yes", m.path(name(i)))
@@ -175,11 +174,4 @@ func TestCloneGuests(t *testing.T) {
 	for _, name := range clones {
 		run(t, "e2fsck", "-f", "-n", m.path(name, "root.img"))
 	}
-}
-
-// newSnapshot takes a snapshot "last" of a VM and returns the VM's name.
-func newSnapshot(t testing.TB, vm string) string {
-	t.Helper()
-	mustCommand(t, vm, "create", "last")
-	return filepath.Base(vm)
 }
