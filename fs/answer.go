@@ -41,8 +41,8 @@ type (
 	}
 )
 
-// run parses and runs what was written to a control file, and returns the answer.
-func (s *server) run(n node, text []byte) ([]byte, error) {
+// run parses and runs what was written to a control file, by root or somebody else, and returns the answer.
+func (s *server) run(n node, text []byte, root bool) ([]byte, error) {
 	_, which := n.control()
 	if !which.isWriter() {
 		return nil, layer.Errorf(syscall.EACCES, "%s takes no commands", which.name())
@@ -50,6 +50,9 @@ func (s *server) run(n node, text []byte) ([]byte, error) {
 	vm, err := s.vmOf(n)
 	if err != nil {
 		return failed(err), err
+	}
+	if which == controlPolicy {
+		return s.setPolicy(vm, text, root)
 	}
 	c, err := parseCommand(which, text)
 	if err != nil {
@@ -73,7 +76,11 @@ func (s *server) execute(vm *layer.VM, which control, c command) (answer any, er
 	}
 	switch which {
 	case controlCreate:
-		answer, err = create(vm, c)
+		var info layer.SnapshotInfo
+		if info, err = s.create(vm, c); err == nil {
+			attrs = noteLabel(attrs, info)
+		}
+		answer = oneAnswer{info}
 	case controlDelete:
 		answer, err = deleteAll(vm, c)
 	case controlRename:
@@ -107,9 +114,19 @@ func (s *server) noteCommand(vm string, which control, err error, attrs ...any) 
 	return told{err}
 }
 
-func create(vm *layer.VM, c command) (any, error) {
-	info, err := vm.CreateSnapshot(layer.CreateOptions{Name: c.names[0], Description: c.description, Files: c.files})
-	return oneAnswer{info}, err
+// create makes a snapshot; how its guest is brought to rest is the caller's of Mount to know.
+func (s *server) create(vm *layer.VM, c command) (layer.SnapshotInfo, error) {
+	o := layer.CreateOptions{Name: c.names[0], Description: c.description, Files: c.files}
+	return s.options.Create(vm, CreateRequest{CreateOptions: o, Hooks: c.hooks})
+}
+
+// noteLabel adds to a create's line in the event log what the snapshot is worth.
+func noteLabel(attrs []any, info layer.SnapshotInfo) []any {
+	attrs = append(attrs, "consistency", info.Consistency)
+	if info.Warning != nil {
+		attrs = append(attrs, "warning", *info.Warning)
+	}
+	return attrs
 }
 
 func deleteAll(vm *layer.VM, c command) (any, error) {

@@ -24,6 +24,7 @@ type command struct {
 	description    string
 	discard, force bool
 	files          []string // nil: all
+	hooks          []string // nil: all
 }
 
 // keys are all that the language knows, and which control files take them. Those that none takes are promised for
@@ -37,7 +38,7 @@ var keys = map[string][]control{
 	"force":       {controlRevert, controlPreview, controlUndo},
 	"files":       {controlCreate, controlRevert, controlPreview},
 	"memory":      nil,
-	"hooks":       nil,
+	"hooks":       {controlCreate},
 }
 
 // parseCommand parses what was written to a control file.
@@ -106,6 +107,9 @@ func (p *parser) complete() error {
 	}
 	if p.files != nil && len(p.files) == 0 {
 		return invalid("files names no file; leave it out for all of them")
+	}
+	if p.hooks != nil && len(p.hooks) == 0 {
+		return invalid("hooks names no script; leave it out for all of them")
 	}
 	return nil
 }

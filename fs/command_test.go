@@ -33,6 +33,8 @@ func TestParseCommand(t *testing.T) {
 		{controlCreate, `{"name": "a"}`, command{names: []string{"a"}}},
 		{controlCreate, ` {"name": "a b", "description": "x\ny", "files": ["b,c"]} ` + "\n",
 			command{names: []string{"a b"}, description: "x\ny", files: []string{"b,c"}}},
+		{controlCreate, `a hooks=db,web`, command{names: []string{"a"}, hooks: []string{"db", "web"}}},
+		{controlCreate, `{"name": "a", "hooks": ["db"]}`, command{names: []string{"a"}, hooks: []string{"db"}}},
 		{controlDelete, "a b c", command{names: []string{"a", "b", "c"}}},
 		{controlDelete, `a "x=1"`, command{names: []string{"a", "x=1"}}},
 		{controlDelete, `names=a,b`, command{names: []string{"a", "b"}}},
@@ -95,7 +97,10 @@ func TestParseCommandRefusals(t *testing.T) {
 		{controlCreate, "a discard=true", "create takes no discard"},
 		{controlCreate, "a to=b", "create takes no to"},
 		{controlCreate, "a memory=true", "memory is not supported"},
-		{controlCreate, `{"name": "a", "hooks": "none"}`, "hooks is not supported"},
+		{controlCreate, `{"name": "a", "memory": true}`, "memory is not supported"},
+		{controlCreate, `{"name": "a", "hooks": "none"}`, "hooks is an array"},
+		{controlCreate, `{"name": "a", "hooks": []}`, "no script"},
+		{controlRevert, "a hooks=db", "revert takes no hooks"},
 		{controlCreate, "a description=x description=y", "given twice"},
 		{controlCreate, "a name=b", "given twice"},
 		{controlCreate, "a files=", "empty name"},
@@ -144,7 +149,7 @@ func TestParseCommandRefusals(t *testing.T) {
 func FuzzParseCommand(f *testing.F) {
 	var commands []control
 	for _, which := range vmControls {
-		if which.isWriter() {
+		if which.isWriter() && which != controlPolicy {
 			commands = append(commands, which)
 		}
 	}

@@ -25,11 +25,12 @@ const (
 	controlCommit
 	controlUndo
 	controlClone
+	controlPolicy
 )
 
 var (
 	vmControls = []control{controlCreate, controlDelete, controlRename, controlRevert,
-		controlPreview, controlCommit, controlUndo, controlClone,
+		controlPreview, controlCommit, controlUndo, controlClone, controlPolicy,
 		controlTree, controlList, controlStatus, controlLog}
 	mountControls = []control{controlStatus, controlList, controlLog}
 )
@@ -76,13 +77,14 @@ func (s *server) controlAttr(n node) (layer.Attr, error) {
 
 // controlFile is an open control file: what reading gives next. Reads wait for the command that is running.
 type controlFile struct {
+	by   uint32 // the user who opened it
 	mu   sync.Mutex
 	text []byte
 	pos  int
 }
 
 // openControl renders what the file says at this moment, or its usage.
-func (s *server) openControl(n node, fh uint64, write bool) error {
+func (s *server) openControl(n node, fh uint64, by uint32, write bool) error {
 	_, which := n.control()
 	if write && !which.isWriter() {
 		return layer.Errorf(syscall.EACCES, "%s takes no commands", which.name())
@@ -91,12 +93,12 @@ func (s *server) openControl(n node, fh uint64, write bool) error {
 	if err != nil {
 		return err
 	}
-	s.controls.put(fh, &controlFile{text: text})
+	s.controls.put(fh, &controlFile{by: by, text: text})
 	return nil
 }
 
 // controlHandle finds an open control file. One that an earlier process opened has lost what it was about to say.
-func (s *server) controlHandle(n node, fh uint64) (*controlFile, error) {
+func (s *server) controlHandle(n node, fh uint64, by uint32) (*controlFile, error) {
 	if c := s.controls.get(fh); c != nil {
 		return c, nil
 	}
@@ -104,14 +106,14 @@ func (s *server) controlHandle(n node, fh uint64) (*controlFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &controlFile{text: text}
+	c := &controlFile{by: by, text: text}
 	s.controls.put(fh, c)
 	return c, nil
 }
 
 // readControl goes on reading where the last read of this handle ended.
-func (s *server) readControl(n node, fh uint64, p []byte) (int, error) {
-	c, err := s.controlHandle(n, fh)
+func (s *server) readControl(n node, fh uint64, by uint32, p []byte) (int, error) {
+	c, err := s.controlHandle(n, fh, by)
 	if err != nil {
 		return 0, err
 	}
@@ -122,15 +124,16 @@ func (s *server) readControl(n node, fh uint64, p []byte) (int, error) {
 	return read, nil
 }
 
-// writeControl runs a command. What is read next is its answer, also when it failed.
-func (s *server) writeControl(n node, fh uint64, line []byte) error {
-	c, err := s.controlHandle(n, fh)
+// writeControl runs a command. What is read next is its answer, also when it failed. It is root's only if root both
+// opened the file and writes to it: else some program of root's could be made to write what it was not asked to.
+func (s *server) writeControl(n node, fh uint64, by uint32, line []byte) error {
+	c, err := s.controlHandle(n, fh, by)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.text, err = s.run(n, line)
+	c.text, err = s.run(n, line, by == 0 && c.by == 0)
 	c.pos = 0
 	return err
 }

@@ -46,7 +46,7 @@ func (s *server) open(in *fuse.OpenIn, out *fuse.OpenOut) error {
 		return view.Open(layer.Handle(out.Fh))
 	case kindControl:
 		out.Fh, out.OpenFlags = handle(&in.InHeader), controlFlags
-		return s.openControl(n, out.Fh, writes(in.Flags))
+		return s.openControl(n, out.Fh, in.Uid, writes(in.Flags))
 	}
 	return errDirectory
 }
@@ -96,7 +96,7 @@ func (s *server) read(in *fuse.ReadIn, p []byte, wait bool) (int, error) {
 		if !wait {
 			return 0, layer.ErrWait
 		}
-		return s.readControl(n, in.Fh, p)
+		return s.readControl(n, in.Fh, in.Uid, p)
 	}
 	return 0, errDirectory
 }
@@ -111,7 +111,7 @@ func (s *server) write(in *fuse.WriteIn, p []byte, wait bool) error {
 		if !wait {
 			return layer.ErrWait
 		}
-		return s.writeControl(n, in.Fh, p)
+		return s.writeControl(n, in.Fh, in.Uid, p)
 	default:
 		return errReadOnly
 	}

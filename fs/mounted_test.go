@@ -205,7 +205,7 @@ func TestListings(t *testing.T) {
 		}
 		require.Equal(t, root, m.list())
 		require.Equal(t, vm, m.list("a"))
-		require.ElementsMatch(t, strings.Fields("create delete rename revert preview commit undo clone "+
+		require.ElementsMatch(t, strings.Fields("create delete rename revert preview commit undo clone policy "+
 			"tree list status log one two"), m.list("a", layer.SnapDir))
 		require.ElementsMatch(t, []string{"status", "list", "log"}, m.list(layer.SnapDir))
 		require.Equal(t, []string{"disk"}, m.list("a", layer.SnapDir, "two"))

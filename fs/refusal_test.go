@@ -58,7 +58,7 @@ func TestRefusals(t *testing.T) {
 		"exchange snapshots":        {unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, one[:len(one)-3]+"two", unix.RENAME_EXCHANGE), unix.EINVAL},
 		"exchange VMs":              {unix.Renameat2(unix.AT_FDCWD, m.path("web"), unix.AT_FDCWD, m.path("db"), unix.RENAME_EXCHANGE), unix.EINVAL},
 		"a bad snapshot name":       {os.Mkdir(m.path("web", layer.SnapDir, "a@b"), 0o755), unix.EINVAL},
-		"a reserved snapshot name":  {os.Mkdir(m.path("web", layer.SnapDir, "policy"), 0o755), unix.EINVAL},
+		"a control file's name":     {os.Mkdir(m.path("web", layer.SnapDir, "policy"), 0o755), unix.EEXIST},
 		"write to a snapshot":       {open(view, os.O_RDWR), unix.EROFS},
 		"truncate in a snapshot":    {os.Truncate(view, 0), unix.EROFS},
 		"chmod in a snapshot":       {os.Chmod(view, 0o777), unix.EROFS},

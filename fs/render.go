@@ -12,7 +12,7 @@ import (
 // render returns what a fresh handle reads: of control files that take commands, how to write one.
 func (s *server) render(n node) ([]byte, error) {
 	id, which := n.control()
-	if which.isWriter() {
+	if which.isWriter() && which != controlPolicy {
 		return []byte(which.usage()), nil
 	}
 	if id == 0 {
@@ -23,14 +23,24 @@ func (s *server) render(n node) ([]byte, error) {
 		return nil, err
 	}
 	switch which {
+	case controlPolicy:
+		return renderPolicy(vm.Policy()), nil
 	case controlTree:
 		return []byte(drawTree(vm.Status(), infos(vm), time.Now())), nil
 	case controlList:
 		return marshal(infos(vm)), nil
 	case controlStatus:
-		return marshal(vm.Status()), nil
+		return marshal(s.vmStatus(vm)), nil
 	}
 	return []byte(s.log.Text(vm.Name())), nil
+}
+
+// vmStatus describes a VM, with the reasons of those who take its snapshots.
+func (s *server) vmStatus(vm *layer.VM) layer.VMStatus {
+	st := vm.Status()
+	st.Reasons = append(st.Reasons, s.options.Reasons(vm)...)
+	st.Compliant = len(st.Reasons) == 0
+	return st
 }
 
 func infos(vm *layer.VM) []layer.SnapshotInfo {
@@ -99,6 +109,6 @@ func (s *server) status() mountStatus {
 		UnsummedBytes: stats.LayerBytes,
 		Free:          stats.Free,
 		Reserve:       stats.Reserve,
-		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "preview", "clone", "discard"},
+		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "preview", "clone", "discard", "policy", "quiesce", "schedule"},
 	}
 }

@@ -23,6 +23,7 @@ type server struct {
 	log      *EventLog
 	failures *failures
 
+	policies sync.Mutex // one change of a policy at a time
 	controls handles[controlFile]
 	listings handles[listing]
 

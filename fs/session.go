@@ -24,6 +24,17 @@ type Options struct {
 	Readers        int                              // reader loops; 0: twice the CPUs, 4 to 32
 	Logf           func(format string, args ...any) // the daemon's own troubles; may be nil
 	Log            *EventLog                        // what `log` shows; nil: a new one
+
+	// What is done with policies is not this package's: each of these may be nil, and is called from any goroutine.
+	Create        func(vm *layer.VM, r CreateRequest) (layer.SnapshotInfo, error) // nil: no guest is brought to rest
+	PolicyChanged func(vm *layer.VM)
+	Reasons       func(vm *layer.VM) []string // why a VM is not as its policy wants it, beside what the store knows
+}
+
+// CreateRequest is a snapshot that somebody asked for.
+type CreateRequest struct {
+	layer.CreateOptions
+	Hooks []string // of the policy's scripts, those to run; nil: all
 }
 
 func (o *Options) ensureDefaults() {
@@ -36,6 +47,23 @@ func (o *Options) ensureDefaults() {
 	if o.Log == nil {
 		o.Log = NewEventLog(nil)
 	}
+	if o.Create == nil {
+		o.Create = createCrash
+	}
+	if o.PolicyChanged == nil {
+		o.PolicyChanged = func(*layer.VM) {}
+	}
+	if o.Reasons == nil {
+		o.Reasons = func(*layer.VM) []string { return nil }
+	}
+}
+
+// createCrash makes a snapshot without asking anybody: as after pulling the plug.
+func createCrash(vm *layer.VM, r CreateRequest) (layer.SnapshotInfo, error) {
+	if len(r.Hooks) > 0 {
+		return layer.SnapshotInfo{}, invalid("there are no scripts here to run %s", r.Hooks[0])
+	}
+	return vm.CreateSnapshot(r.CreateOptions)
 }
 
 // Session is a mounted store.

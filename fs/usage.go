@@ -5,9 +5,10 @@ package fs
 // usages are the control files: the name, and for those that take commands, what to write.
 var usages = [...]struct{ name, usage string }{
 	controlCreate: {"create", `create: write one line, then read the answer from the same open file:
-  NAME [description=TEXT] [files=FILE,FILE…]
-or one JSON object: {"name": "…", "description": "…", "files": ["…"]}
-Takes a snapshot of all files of the VM, or of those given. A name or value with spaces goes in double quotes.
+  NAME [description=TEXT] [files=FILE,FILE…] [hooks=SCRIPT,SCRIPT…]
+or one JSON object: {"name": "…", "description": "…", "files": ["…"], "hooks": ["…"]}
+Takes a snapshot of all files of the VM, or of those given. A name or value with spaces goes in double quotes. Of the
+policy's scripts all run, or those whose file name is given.
 `},
 	controlDelete: {"delete", `delete: write one line, then read the answer from the same open file:
   NAME [NAME…]
@@ -44,6 +45,9 @@ under open files: the guest must then be reset at once.
   NAME to=VM
 or one JSON object: {"name": "…", "to": "…"}
 Makes another VM that begins as the snapshot, at once and without copying data. Neither depends on the other after that.
+`},
+	controlPolicy: {"policy", `policy: write one JSON document; it becomes the VM's policy, and what it leaves out is as by default.
+Reading the file gives the policy in full.
 `},
 	controlTree:   {name: "tree"},
 	controlList:   {name: "list"},
