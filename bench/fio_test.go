@@ -22,7 +22,8 @@ type job struct {
 // target is a file to put a load on.
 type target struct {
 	name, path string
-	server     *exec.Cmd // whose CPU time counts; nil: the kernel alone
+	server     *exec.Cmd // whose CPU time counts; nil: nobody's
+	cached     bool      // through the page cache, not past it
 	before     func()    // each round, before the load; may be nil
 }
 
@@ -32,10 +33,14 @@ type measured struct {
 }
 
 // fio puts a load on a file and returns how many operations it took a second, and in all.
-func fio(t testing.TB, path string, j job) (iops, ops float64) {
+func fio(t testing.TB, at target, j job) (iops, ops float64) {
 	t.Helper()
+	direct := "--direct=1"
+	if at.cached {
+		direct = "--direct=0"
+	}
 	args := append([]string{
-		"--name=bench", "--filename=" + path, "--ioengine=libaio", "--direct=1", "--bs=4k", "--allow_file_create=0",
+		"--name=bench", "--filename=" + at.path, "--ioengine=libaio", direct, "--bs=4k", "--allow_file_create=0",
 		"--norandommap", "--randrepeat=0", "--time_based", fmt.Sprintf("--runtime=%dms", j.time.Milliseconds()),
 		"--output-format=json",
 	}, j.args...)
@@ -74,7 +79,7 @@ func (m *measured) put(t testing.TB, at target, j job) {
 		at.before()
 	}
 	began := cpuTime(t, at.server)
-	iops, ops := fio(t, at.path, j)
+	iops, ops := fio(t, at, j)
 	cpu := cpuTime(t, at.server) - began
 	m.iops = append(m.iops, iops)
 	m.cpu = append(m.cpu, float64(cpu.Nanoseconds())/1000/ops)
@@ -98,14 +103,20 @@ func (c comparison) round(t testing.TB, i int, targets []target, j job) {
 	}
 }
 
-// report says how one target did compared with another, in percent, and then how all of them did.
-func (c comparison) report(b *testing.B, of, base string) {
+// report says how each target did.
+func (c comparison) report(b *testing.B) {
 	b.Helper()
-	b.ReportMetric(100*c[of].iops.over(c[base].iops).median(), "%-of-"+base)
 	for name, m := range c {
 		b.ReportMetric(m.iops.median(), name+"-IOPS")
 		if cpu := m.cpu.median(); cpu > 0 {
 			b.ReportMetric(cpu, name+"-µsCPU")
 		}
 	}
+}
+
+// ratio reports how many operations one target did compared with another, in percent. Such figures come first in
+// a benchmark's line.
+func (c comparison) ratio(b *testing.B, of, to string) {
+	b.Helper()
+	b.ReportMetric(100*c[of].iops.over(c[to].iops).median(), "%-"+of+"/"+to)
 }

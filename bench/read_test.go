@@ -33,7 +33,9 @@ func BenchmarkRandomRead(b *testing.B) {
 		b.Run(fmt.Sprintf("queue=%d", queue), func(b *testing.B) {
 			c, j := make(comparison), job{[]string{"--rw=randread", fmt.Sprintf("--iodepth=%d", queue)}, each}
 			repeat(b, rounds, func(i int) { c.round(b, i, targets, j) })
-			c.report(b, "deep", "flat")
+			c.report(b)
+			c.ratio(b, "deep", "flat")
+			c.ratio(b, "deep", "qemu-qcow2")
 		})
 	}
 }
