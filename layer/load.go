@@ -200,6 +200,7 @@ func (s *Store) dropStrays(*catalog) error {
 	if err != nil {
 		return err
 	}
+	dropped := false
 	for _, entry := range entries {
 		id, err := strconv.ParseUint(entry.Name(), 16, 64)
 		if err != nil {
@@ -209,7 +210,11 @@ func (s *Store) dropStrays(*catalog) error {
 			if err := s.data.unlinkID(l.id); err != nil {
 				return err
 			}
+			dropped = true
 		}
+	}
+	if dropped {
+		return s.data.syncDir() // or a power loss brings back one whose layer has left by then
 	}
 	return nil
 }

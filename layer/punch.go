@@ -18,6 +18,7 @@ type punch struct {
 	layer  LayerID
 	region uint64
 	blocks blockmap.Bitmap
+	of     *layer // the layer itself, where it is known
 }
 
 // decodePunch reads a punch record: the blocks are written as a region record's data.
@@ -86,7 +87,8 @@ func (r *reclaimer) punch(l *layer, region uint64) error {
 	if err != nil {
 		return err
 	}
-	return r.forgetPunched(l, p, punched)
+	r.punched = append(r.punched, punch{layer: l.id, region: region, blocks: punched, of: l})
+	return nil
 }
 
 // punchBlocks punches those that hold no data now, and returns them. Their lock keeps a head from writing one
@@ -127,35 +129,105 @@ func (r *reclaimer) punchBlocks(l *layer, p punch) (blockmap.Bitmap, error) {
 	return punched, nil
 }
 
-// forgetPunched takes off the record what was punched, and what the layer holds again. What it gave up again since
-// waits for another turn.
-func (r *reclaimer) forgetPunched(l *layer, p punch, punched blockmap.Bitmap) error {
+// settleAtOnce is how many holes and removed files are made durable together: each costs a sync.
+const settleAtOnce = 64
+
+// settle makes holes and removed files durable, and drops the records that would have a start make them again.
+func (r *reclaimer) settle() error {
+	s, punched, left := r.store, r.punched, r.left
+	r.punched, r.left = nil, nil
+	if err := r.syncHoles(punched); err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		if err := s.data.syncDir(); err != nil {
+			return err
+		}
+	}
 	var gone int64
-	var left bool
-	err := r.store.update(func(tx *blockmap.Tx) error {
-		now, err := getPunch(tx, l.id, p.region)
-		if err != nil {
-			return err
+	var again []job
+	err := s.update(func(tx *blockmap.Tx) error {
+		gone, again = 0, nil
+		for _, p := range punched {
+			n, more, err := r.forgetPunched(tx, p)
+			if err != nil {
+				return err
+			}
+			gone += n
+			if more {
+				again = append(again, job{layer: p.of, region: p.region, punch: true})
+			}
 		}
-		delta := l.unsaved(p.region)
-		held, err := r.store.tree.heldWith(tx, l, p.region, &delta)
-		if err != nil {
-			return err
+		for _, l := range left {
+			n, err := forgetLayer(tx, l.id)
+			if err != nil {
+				return err
+			}
+			gone += n
 		}
-		before := now.blocks.Count()
-		now.blocks.AndNot(&punched)
-		now.blocks.AndNot(&held)
-		gone, left = int64(before-now.blocks.Count()), !now.blocks.Empty()
-		return setPunch(tx, now)
+		return nil
 	})
 	if err != nil {
 		return err
 	}
 	r.pending.Add(-gone * blockSize)
-	if left {
-		r.add(job{layer: l, region: p.region, punch: true})
+	r.add(again...)
+	return nil
+}
+
+// syncHoles syncs each data file that was punched, but for those that were removed since.
+func (r *reclaimer) syncHoles(punched []punch) error {
+	s, done := r.store, make(map[*layer]bool)
+	for _, p := range punched {
+		if done[p.of] || s.tree.layer(p.layer) != p.of || !p.of.hasFile.Load() {
+			continue
+		}
+		done[p.of] = true
+		slot := s.epochs.enter()
+		fd, err := s.data.open(p.of, false)
+		if err == nil {
+			err = unix.Fdatasync(fd)
+		}
+		s.epochs.leave(slot)
+		if err != nil {
+			// The kernel tells of a failed writeback once: it told us, so that a flush would not hear of it.
+			if w := p.of.writer(); w != nil {
+				w.failed.Store(true)
+			}
+			return hostError("sync data file", p.of, err)
+		}
 	}
 	return nil
+}
+
+// forgetPunched takes off the record what was punched, and what the layer holds again, and says how many blocks that
+// were. What it gave up again since is left for another turn.
+func (r *reclaimer) forgetPunched(tx *blockmap.Tx, p punch) (gone int64, more bool, err error) {
+	now, err := getPunch(tx, p.layer, p.region)
+	if err != nil {
+		return 0, false, err
+	}
+	delta := p.of.unsaved(p.region)
+	held, err := r.store.tree.heldWith(tx, p.of, p.region, &delta)
+	if err != nil {
+		return 0, false, err
+	}
+	before := now.blocks.Count()
+	now.blocks.AndNot(&p.blocks)
+	now.blocks.AndNot(&held)
+	return int64(before - now.blocks.Count()), !now.blocks.Empty(), setPunch(tx, now)
+}
+
+// forgetLayer drops what is recorded of a data file that is gone, and says how many blocks were to be punched out of it.
+func forgetLayer(tx *blockmap.Tx, id LayerID) (gone int64, err error) {
+	tx.Delete(catalogKey(tableUnlink, id))
+	err = tx.Scan(catalogKey(tablePunch, id), func(key, value []byte) error {
+		p, err := decodePunch(key, value)
+		gone += int64(p.blocks.Count())
+		tx.Delete(key)
+		return err
+	})
+	return gone, err
 }
 
 // writtenBy is the file whose head l is, or nil.

@@ -3,7 +3,6 @@ package layer
 // Reclaim: giving back, in the background, what of retired layers nobody sees any more.
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,10 +18,14 @@ import (
 //
 //	clear the bits, record what to punch      crash: the start punches
 //	wait for the epochs, punch                crash: the start punches again, which does no harm
+//	sync the data file                        crash: the same
 //	drop what was recorded
 type reclaimer struct {
 	store   *Store
 	pending atomic.Int64 // bytes of data known to be dead, not given back yet
+
+	punched []punch  // by run alone: holes to be synced, with what of their records they settle
+	left    []*layer // by run alone: layers whose files were removed, of which records are left
 
 	mu      sync.Mutex // guards what follows
 	wake    *sync.Cond
@@ -87,23 +90,41 @@ func (r *reclaimer) stopped() bool {
 func (r *reclaimer) run() {
 	defer close(r.done)
 	for {
-		r.mu.Lock()
-		for len(r.queue) == 0 && !r.closed {
-			r.queue = nil // gives its memory back
-			r.wake.Wait()
-		}
-		if r.closed {
-			r.mu.Unlock()
+		j, ok := r.next()
+		var err error
+		switch {
+		case ok && len(r.punched)+len(r.left) < settleAtOnce:
+			err = r.do(j)
+		case len(r.punched)+len(r.left) > 0:
+			if ok {
+				r.add(j)
+			}
+			err = r.settle()
+		default:
 			return
 		}
-		j := r.queue[0]
-		r.queue = r.queue[1:]
-		delete(r.queued, j)
-		r.mu.Unlock()
-		if err := r.do(j); err != nil {
+		if err != nil {
 			r.store.opts.Event("", "reclaim-failed", "error", err.Error())
 		}
 	}
+}
+
+// next takes a job off the queue, and waits for one unless something is to be settled first. ok is false if there is
+// none, or the reclaimer closes.
+func (r *reclaimer) next() (j job, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.queue) == 0 && !r.closed && len(r.punched)+len(r.left) == 0 {
+		r.queue = nil // gives its memory back
+		r.wake.Wait()
+	}
+	if r.closed || len(r.queue) == 0 {
+		return job{}, false
+	}
+	j = r.queue[0]
+	r.queue = r.queue[1:]
+	delete(r.queued, j)
+	return j, true
 }
 
 func (r *reclaimer) do(j job) error {
@@ -161,7 +182,7 @@ func (r *reclaimer) resume(c *catalog) {
 	}
 	for _, id := range c.unlinks {
 		if err := s.data.unlinkID(id); err == nil {
-			_ = s.update(func(tx *blockmap.Tx) error { tx.Delete(catalogKey(tableUnlink, id)); return nil })
+			r.left = append(r.left, &layer{id: id})
 		}
 	}
 }
@@ -365,125 +386,4 @@ func (r *reclaimer) idleZeros(l *layer, regions []uint64) ([]blockmap.Bitmap, er
 		}
 	}
 	return idle, nil
-}
-
-// leaveIfEmpty takes a retired layer without bits out of the catalog: those that grew from it grow from what is below
-// it, and its cut becomes that of those over it. Then its file goes.
-//
-//	commit                  crash: the start removes the file
-//	wait, close, unlink     crash: the same
-//	drop the record of it
-func (r *reclaimer) leaveIfEmpty(l *layer) error {
-	s := r.store
-	if left, err := r.touched(l, 0); err != nil || len(left) > 0 || r.isLive(l) {
-		return err
-	}
-	s.tree.RLock()
-	d := s.tree.departureLocked(l)
-	s.tree.RUnlock()
-	if slices.ContainsFunc(d.grown, func(n *lineage) bool { return n.into }) {
-		return nil // it is what a merge goes by, and leaves after that
-	}
-	if err := s.update(d.commit); err != nil {
-		return err
-	}
-	s.tree.Lock()
-	d.showLocked(s.tree)
-	jobs := d.mergesLocked(s.tree)
-	s.tree.Unlock()
-	r.add(jobs...)
-	if !l.hasFile.Load() {
-		return nil
-	}
-	s.epochs.wait()
-	if err := s.data.unlink(l); err != nil {
-		return err
-	}
-	var unpunched int64
-	err := s.update(func(tx *blockmap.Tx) error {
-		unpunched = 0
-		tx.Delete(catalogKey(tableUnlink, l.id))
-		return tx.Scan(catalogKey(tablePunch, l.id), func(key, value []byte) error {
-			p, err := decodePunch(key, value)
-			unpunched += int64(p.blocks.Count())
-			tx.Delete(key)
-			return err
-		})
-	})
-	r.pending.Add(-unpunched * blockSize)
-	return err
-}
-
-// departure is how the tree changes when a layer leaves.
-type departure struct {
-	layer    *layer
-	below    *layer // nil: nothing
-	children []*layer
-	grown    []*lineage
-	last     bool // of its lineage
-}
-
-func (t *tree) departureLocked(l *layer) *departure {
-	return &departure{
-		layer: l, below: t.belowLocked(l), children: t.childrenLocked(l), grown: append([]*lineage(nil), l.grown...),
-		last: len(l.lineage.layers) == 1,
-	}
-}
-
-// parent is what a lineage that grew from the layer grows from now.
-func (d *departure) parent() lineageRecord {
-	if d.below == nil {
-		return lineageRecord{}
-	}
-	return lineageRecord{Parent: d.below.lineage.id, Branch: d.below.id}
-}
-
-func (d *departure) commit(tx *blockmap.Tx) error {
-	l := d.layer
-	for _, n := range d.grown {
-		key := catalogKey(tableLineage, n.id)
-		if value, err := tx.Get(key); err != nil {
-			return err
-		} else if value != nil { // an unlinked file's is not there
-			put(tx, key, d.parent())
-		}
-	}
-	if l.cut != noCut {
-		for _, child := range d.children {
-			err := editIfThere(tx, catalogKey(tableLayer, child.id), func(r *layerRecord) {
-				if r.Cut == nil || l.cut < *r.Cut {
-					r.Cut = &l.cut
-				}
-			})
-			if err != nil {
-				return err
-			}
-		}
-	}
-	tx.Delete(catalogKey(tableLayer, l.id))
-	if d.last {
-		tx.Delete(catalogKey(tableLineage, l.lineage.id))
-	}
-	if l.hasFile.Load() {
-		tx.Put(catalogKey(tableUnlink, l.id), nil)
-	}
-	return nil
-}
-
-func (d *departure) showLocked(t *tree) {
-	l := d.layer
-	for _, n := range d.grown {
-		n.parent, n.branch = nil, 0
-		if d.below != nil {
-			n.parent, n.branch = d.below.lineage, d.below.id
-			d.below.grown = append(d.below.grown, n)
-		}
-	}
-	l.grown = nil
-	if l.cut != noCut {
-		for _, child := range d.children {
-			t.cutLocked(child, l.cut)
-		}
-	}
-	t.removeLocked(l)
 }

@@ -1,0 +1,120 @@
+package layer
+
+// Leaving: how a retired layer without bits goes.
+
+import (
+	"slices"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// leaveIfEmpty takes a retired layer without bits out of the catalog: those that grew from it grow from what is below
+// it, and its cut becomes that of those over it. Then its file goes.
+//
+//	commit, with the file as one to remove     crash: the start removes it
+//	wait for the epochs, close, unlink         crash: the same
+//	sync layers/                               crash: the same
+//	drop the record of it
+func (r *reclaimer) leaveIfEmpty(l *layer) error {
+	s := r.store
+	if left, err := r.touched(l, 0); err != nil || len(left) > 0 || r.isLive(l) {
+		return err
+	}
+	s.tree.RLock()
+	d := s.tree.departureLocked(l)
+	s.tree.RUnlock()
+	if slices.ContainsFunc(d.grown, func(n *lineage) bool { return n.into }) {
+		return nil // it is what a merge goes by, and leaves after that
+	}
+	if err := s.update(d.commit); err != nil {
+		return err
+	}
+	s.tree.Lock()
+	d.showLocked(s.tree)
+	jobs := d.mergesLocked(s.tree)
+	s.tree.Unlock()
+	r.add(jobs...)
+	if !l.hasFile.Load() {
+		return nil
+	}
+	s.epochs.wait()
+	if err := s.data.unlink(l); err != nil {
+		return err
+	}
+	r.left = append(r.left, l)
+	return nil
+}
+
+// departure is how the tree changes when a layer leaves.
+type departure struct {
+	layer    *layer
+	below    *layer // nil: nothing
+	children []*layer
+	grown    []*lineage
+	last     bool // of its lineage
+}
+
+func (t *tree) departureLocked(l *layer) *departure {
+	return &departure{
+		layer: l, below: t.belowLocked(l), children: t.childrenLocked(l), grown: append([]*lineage(nil), l.grown...),
+		last: len(l.lineage.layers) == 1,
+	}
+}
+
+// parent is what a lineage that grew from the layer grows from now.
+func (d *departure) parent() lineageRecord {
+	if d.below == nil {
+		return lineageRecord{}
+	}
+	return lineageRecord{Parent: d.below.lineage.id, Branch: d.below.id}
+}
+
+func (d *departure) commit(tx *blockmap.Tx) error {
+	l := d.layer
+	for _, n := range d.grown {
+		key := catalogKey(tableLineage, n.id)
+		if value, err := tx.Get(key); err != nil {
+			return err
+		} else if value != nil { // an unlinked file's is not there
+			put(tx, key, d.parent())
+		}
+	}
+	if l.cut != noCut {
+		for _, child := range d.children {
+			err := editIfThere(tx, catalogKey(tableLayer, child.id), func(r *layerRecord) {
+				if r.Cut == nil || l.cut < *r.Cut {
+					r.Cut = &l.cut
+				}
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	tx.Delete(catalogKey(tableLayer, l.id))
+	if d.last {
+		tx.Delete(catalogKey(tableLineage, l.lineage.id))
+	}
+	if l.hasFile.Load() {
+		tx.Put(catalogKey(tableUnlink, l.id), nil)
+	}
+	return nil
+}
+
+func (d *departure) showLocked(t *tree) {
+	l := d.layer
+	for _, n := range d.grown {
+		n.parent, n.branch = nil, 0
+		if d.below != nil {
+			n.parent, n.branch = d.below.lineage, d.below.id
+			d.below.grown = append(d.below.grown, n)
+		}
+	}
+	l.grown = nil
+	if l.cut != noCut {
+		for _, child := range d.children {
+			t.cutLocked(child, l.cut)
+		}
+	}
+	t.removeLocked(l)
+}
