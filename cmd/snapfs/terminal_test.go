@@ -35,6 +35,7 @@ func TestDestroyAsks(t *testing.T) {
 	_, point := newMount(t)
 	vm := newVM(t, point, "web", "first")
 	done(t, "create", vm, "base")
+	done(t, "preview", vm, "base")
 	terminal, person := newTerminal(t)
 	for _, c := range []struct {
 		says string
@@ -48,6 +49,7 @@ func TestDestroyAsks(t *testing.T) {
 		require.Contains(t, stdout.String(), "1 file, 1 snapshot")
 		require.Contains(t, stdout.String(), "root.img (1.0MiB)")
 		require.Contains(t, stdout.String(), "base (")
+		require.Contains(t, stdout.String(), "preview   of base")
 	}
 	require.NoDirExists(t, vm)
 }
