@@ -66,7 +66,8 @@ type lineage struct {
 	id     lineageID
 	parent *lineage
 	branch LayerID  // layers of parent up to this one lie below
-	into   bool     // it is being merged into parent: see merge.go
+	into   bool     // it is being merged into parent, and chains look in both: see merge.go
+	moving bool     // that is committed, and records move
 	layers []*layer // by rising id, guarded by Store.tree
 	cuts   int      // layers that ever got a cut, guarded by Store.tree
 }

@@ -183,7 +183,7 @@ func (s *Store) loadTree(c *catalog) error {
 		if parent == nil {
 			return fmt.Errorf("lineage %d grew from lineage %d, which is missing", id, r.Parent)
 		}
-		n.parent, n.branch, n.into = parent, r.Branch, r.Into
+		n.parent, n.branch, n.into, n.moving = parent, r.Branch, r.Into, r.Into
 		below := t.branchLocked(n)
 		if below == nil {
 			return fmt.Errorf("lineage %d grew from layer %d, which is missing", id, r.Branch)

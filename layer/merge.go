@@ -52,7 +52,7 @@ func (t *tree) recordToChange(tx *blockmap.Tx, l *layer, region uint64) (lineage
 	t.RLock()
 	n := l.lineage
 	in, from := n.id, lineageID(0)
-	if n.into {
+	if n.moving {
 		in, from = n.parent.id, n.id
 	}
 	t.RUnlock()
@@ -110,8 +110,9 @@ func (r *reclaimer) merge(n *lineage) error {
 	return nil
 }
 
-// beginMerge marks n as merging, lets all readers look in both lineages, and commits the mark: no record moves before.
-// Whoever was loading with a chain of before is waited for.
+// beginMerge lets all readers look in both lineages, waits for those who were loading with a chain of before, and commits
+// that n is merging. No record moves before: a start that does not find the mark looks in the parent up to the branch
+// only.
 func (r *reclaimer) beginMerge(n *lineage) (bool, error) {
 	s := r.store
 	s.tree.Lock()
@@ -131,22 +132,10 @@ func (r *reclaimer) beginMerge(n *lineage) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	s.tree.Lock()
+	defer s.tree.Unlock()
+	n.moving = true
 	return true, nil
-}
-
-// vmOf is the VM whose file or snapshot has a layer of n, or nil.
-func (s *Store) vmOf(n *lineage) *VM {
-	s.tree.RLock()
-	defer s.tree.RUnlock()
-	for _, l := range n.layers {
-		switch {
-		case l.snap != nil:
-			return l.snap.vm
-		case l.owner != nil:
-			return l.owner.vm
-		}
-	}
-	return nil
 }
 
 // refreshChains has every map in use look where the tree says now.
@@ -210,21 +199,18 @@ func firstRegions(tx *blockmap.Tx, n lineageID, max int) ([]uint64, error) {
 	return regions, err
 }
 
-// endMerge makes the layers the parent's. Whoever writes a record of one until that is seen in memory puts it under the
-// parent already, as the lineage is merging.
+// endMerge makes the layers the parent's, in memory within the transaction: transactions run one after another, so that
+// none that puts a layer or lineage over one of these names what is gone by its turn. If the commit fails, the index is
+// dead anyway.
 func (r *reclaimer) endMerge(n *lineage) error {
-	s := r.store
-	v := s.vmOf(n)
-	if v != nil {
-		v.op.Lock() // no head is put over its layers meanwhile
-		defer v.op.Unlock()
-	}
-	s.tree.RLock()
-	var layers []*layer
-	layers = append(layers, n.layers...)
-	parent := n.parent
-	s.tree.RUnlock()
-	err := s.update(func(tx *blockmap.Tx) error {
+	t := r.store.tree
+	return r.store.update(func(tx *blockmap.Tx) error {
+		t.Lock()
+		defer t.Unlock()
+		parent, layers := n.parent, n.layers
+		if below := t.branchLocked(n); below != nil && !below.liveLocked() {
+			r.add(job{layer: below, whole: true}) // it may have waited
+		}
 		for _, l := range layers {
 			if err := editIfThere(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) { r.Lineage = parent.id }); err != nil {
 				return err
@@ -236,24 +222,15 @@ func (r *reclaimer) endMerge(n *lineage) error {
 			}
 		}
 		tx.Delete(catalogKey(tableLineage, n.id))
+		t.dropLineageLocked(n)
+		for _, l := range layers {
+			l.lineage = parent
+			parent.layers = append(parent.layers, l)
+			for _, g := range l.grown {
+				g.parent = parent
+			}
+		}
+		parent.cuts += n.cuts
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	s.tree.Lock()
-	defer s.tree.Unlock()
-	if below := s.tree.branchLocked(n); below != nil && !below.liveLocked() {
-		r.add(job{layer: below, whole: true}) // it may have waited
-	}
-	s.tree.dropLineageLocked(n)
-	for _, l := range layers {
-		l.lineage = parent
-		parent.layers = append(parent.layers, l)
-		for _, g := range l.grown {
-			g.parent = parent
-		}
-	}
-	parent.cuts += n.cuts
-	return nil
 }
