@@ -124,18 +124,23 @@ type answer struct {
 	text []byte // as it came
 }
 
-// do gives a control file one command and waits for its answer. A refusal comes back in the daemon's words.
+// do gives a control file one command and waits for its answer.
 func (p place) do(name string, c command) (answer, error) {
 	line, err := json.Marshal(c)
 	if err != nil {
 		return answer{}, err
 	}
+	return p.tell(name, line)
+}
+
+// tell gives a control file a text and waits for its answer. A refusal comes back in the daemon's words.
+func (p place) tell(name string, text []byte) (answer, error) {
 	f, err := os.OpenFile(p.control(name), os.O_RDWR, 0)
 	if err != nil {
 		return answer{}, err
 	}
 	defer f.Close()
-	_, doErr := f.Write(line)
+	_, doErr := f.Write(text)
 	reply, readErr := readAnswer(f)
 	switch {
 	case doErr != nil && reply.Error != nil && reply.Error.Message != "":

@@ -82,6 +82,7 @@ func (a *app) rootCmd() *cobra.Command {
 		a.createCmd(), a.listCmd(), a.treeCmd(), a.logCmd(), a.statusCmd(),
 		a.revertCmd(), a.deleteCmd(), a.renameCmd(),
 		a.previewCmd(), a.commitCmd(), a.undoCmd(), a.cloneCmd(), a.destroyCmd(),
+		a.policyCmd(), a.quiesceCmd(),
 		a.importCmd(), a.exportCmd(),
 		a.checkCmd(),
 	)

@@ -107,6 +107,11 @@ func TestUsage(t *testing.T) {
 		"import IMAGE",
 		"export VM/FILE IMAGE.unknown",
 		"check",
+		"policy",
+		"policy VM set",
+		"policy VM get quiesce.mode",
+		"quiesce VM",
+		"quiesce --check",
 	} {
 		t.Run(line, func(t *testing.T) {
 			code, stdout, stderr := snapfs(strings.Fields(line)...)
@@ -120,7 +125,7 @@ func TestUsage(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	help := done(t, "--help")
-	for _, name := range strings.Fields("mount umount create list tree log status revert delete rename preview commit undo clone destroy import export check") {
+	for _, name := range strings.Fields("mount umount create list tree log status revert delete rename preview commit undo clone destroy policy quiesce import export check") {
 		require.Contains(t, help, "\n  "+name+" ")
 	}
 	require.Contains(t, done(t, "--version"), "snapfs version ")
@@ -132,6 +137,7 @@ func TestNotAMount(t *testing.T) {
 		{"create", dir, "x"}, {"list", dir}, {"tree", dir}, {"log", dir}, {"status", dir}, {"revert", dir, "x"},
 		{"delete", dir, "x"}, {"rename", dir, "x", "y"}, {"destroy", "--yes", dir},
 		{"preview", dir, "x"}, {"commit", dir}, {"undo", dir}, {"clone", dir + "@x", "y"},
+		{"policy", dir}, {"policy", dir, "set", "schedule="}, {"quiesce", dir, "--check"},
 		{"delete", dir, "--older-than=1h"}, {"export", dir + "/x", dir + "/y.raw"},
 	} {
 		require.Contains(t, refused(t, args...), "neither a VM's directory in a snapfs mount nor such a mount")

@@ -45,11 +45,16 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 	}
 	signals, release := catchSignals()
 	defer release()
+	keeper := startKeeper(store, events, spec.mountpoint)
+	defer keeper.close() // the same
 	session, err := fs.Mount(store, fs.Options{
 		Mountpoint:     spec.mountpoint,
 		SnapdirVisible: spec.snapdir == "visible",
 		Logf:           log.printf,
 		Log:            events,
+		Create:         keeper.taker.take,
+		PolicyChanged:  keeper.policyChanged,
+		Reasons:        keeper.taker.reasons,
 	})
 	if err != nil {
 		return err
@@ -60,6 +65,7 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 	go endOnSignal(ctx, session, spec.mountpoint, log, signals, end)
 	err = session.Wait()
 	close(end)
+	keeper.close()
 	if err = errors.Join(err, store.Close()); err != nil {
 		log.printf("closed %s with an error: %v", spec.store, err)
 		return err

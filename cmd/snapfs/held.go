@@ -1,0 +1,113 @@
+package main
+
+// Guests that are held still: a daemon that dies meanwhile must not leave them so for ever.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/snapfs/snapfs/layer"
+	"github.com/snapfs/snapfs/quiesce"
+)
+
+// heldGuests writes down who is held, a file for each VM in STORE/frozen. A file is there before its guest is frozen,
+// and goes after it is thawed: a crash at any moment leaves a file too many at most, and thawing a guest that is not
+// frozen does nothing.
+type heldGuests struct {
+	ctx   context.Context // ends with the daemon
+	dir   string
+	store *layer.Store
+	event func(vm, event string, attrs ...any)
+	work  sync.WaitGroup
+
+	mu        sync.Mutex
+	releasing map[layer.VMID]bool
+}
+
+func (h *heldGuests) path(id layer.VMID) string {
+	return filepath.Join(h.dir, strconv.FormatUint(uint64(id), 10))
+}
+
+// mark writes down, durably, how a VM's guest is about to be held; nil says that it is not any more.
+func (h *heldGuests) mark(id layer.VMID, held *quiesce.Held) error {
+	if held == nil {
+		return os.Remove(h.path(id)) // should it be back after a crash, it does no harm
+	}
+	if err := os.Mkdir(h.dir, 0o700); err == nil {
+		if err := syncDir(filepath.Dir(h.dir)); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return writeDurably(h.path(id), held)
+}
+
+// releaseAll lets go, in the background, of all guests that an earlier daemon left held. A guest may need its disks for
+// that, so nobody may wait for it before the mount answers.
+func (h *heldGuests) releaseAll() {
+	entries, err := os.ReadDir(h.dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		h.event("", "thaw-failed", "error", err)
+	}
+	for _, e := range entries {
+		id, err := strconv.ParseUint(e.Name(), 10, 64)
+		if err != nil {
+			continue // one that was not finished, so nobody was frozen yet
+		}
+		var held quiesce.Held
+		text, err := os.ReadFile(filepath.Join(h.dir, e.Name()))
+		if err == nil {
+			err = json.Unmarshal(text, &held)
+		}
+		if err != nil {
+			h.event(h.nameOf(layer.VMID(id)), "thaw-failed", "error", err)
+			continue
+		}
+		h.release(layer.VMID(id), held)
+	}
+}
+
+// release lets go of a guest in the background. The daemon's end leaves its file for the next start.
+func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
+	h.mu.Lock()
+	if h.releasing == nil {
+		h.releasing = make(map[layer.VMID]bool)
+	}
+	h.releasing[id] = true
+	h.mu.Unlock()
+	h.work.Go(func() {
+		err := quiesce.Release(h.ctx, held)
+		if err == nil {
+			err = h.mark(id, nil)
+		}
+		if err != nil {
+			h.event(h.nameOf(id), "thaw-failed", "error", err)
+		} else {
+			h.event(h.nameOf(id), "thawed")
+		}
+		h.mu.Lock()
+		delete(h.releasing, id)
+		h.mu.Unlock()
+	})
+}
+
+// isReleasing says whether a VM's guest is still to be let go of: a late thaw would end the next freeze.
+func (h *heldGuests) isReleasing(id layer.VMID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.releasing[id]
+}
+
+func (h *heldGuests) nameOf(id layer.VMID) string {
+	v, err := h.store.VMByID(id)
+	if err != nil {
+		return "" // it is gone, and its guest may still be there
+	}
+	return v.Name()
+}

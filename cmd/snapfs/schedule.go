@@ -1,0 +1,211 @@
+package main
+
+// Snapshots on schedule.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/snapfs/snapfs/fs"
+	"github.com/snapfs/snapfs/layer"
+)
+
+const (
+	// atOnce is how many VMs are snapshotted on schedule at a time.
+	atOnce = 4
+
+	// longestSleep bounds how long a clock that was set, or a host that slept, goes unnoticed.
+	longestSleep = time.Minute
+)
+
+// schedule takes the snapshots that policies ask for. What it knows is in a file, so that a run that was missed while
+// no daemon was there is made once, when there is one again.
+type schedule struct {
+	path  string
+	store *layer.Store
+	take  func(*layer.VM, fs.CreateRequest) (layer.SnapshotInfo, error)
+	event func(vm, event string, attrs ...any)
+	wake  chan struct{}
+	slots chan struct{}
+	work  sync.WaitGroup
+
+	mu    sync.Mutex
+	plans map[layer.VMID]*plan
+}
+
+// plan is when a VM was last snapshotted on schedule, or when that schedule was first seen.
+type plan struct {
+	Schedule string    `json:"schedule"`
+	Since    time.Time `json:"since"`
+	running  bool
+}
+
+func newSchedule(path string, store *layer.Store, take func(*layer.VM, fs.CreateRequest) (layer.SnapshotInfo, error), event func(vm, event string, attrs ...any)) *schedule {
+	s := &schedule{
+		path: path, store: store, take: take, event: event,
+		wake: make(chan struct{}, 1), slots: make(chan struct{}, atOnce), plans: make(map[layer.VMID]*plan),
+	}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, &s.plans)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.event("", "schedule-failed", "error", err) // all schedules count from now
+	}
+	return s
+}
+
+// poke makes run look at the policies again.
+func (s *schedule) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run takes snapshots until the context ends.
+func (s *schedule) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-time.After(s.tick(ctx, time.Now())):
+		}
+	}
+}
+
+// tick starts what is due, and returns for how long nothing else is.
+func (s *schedule) tick(ctx context.Context, now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.planLocked(now) {
+		s.saveLocked()
+	}
+	sleep := longestSleep
+	for id, p := range s.plans {
+		v, err := s.store.VMByID(id)
+		if err != nil || p.running {
+			continue // a run that ends pokes
+		}
+		next := p.next()
+		if next.After(now) {
+			sleep = min(sleep, next.Sub(now))
+			continue
+		}
+		p.running = true
+		s.work.Go(func() { s.turn(ctx, v, p, now) })
+	}
+	return sleep
+}
+
+// planLocked brings the plans up to the policies, and says whether any changed.
+func (s *schedule) planLocked(now time.Time) (changed bool) {
+	wanted := make(map[layer.VMID]string)
+	for _, v := range s.store.VMs() {
+		if spec := v.Policy().Schedule; spec != "" {
+			wanted[v.ID()] = spec
+		}
+	}
+	for id, p := range s.plans {
+		if wanted[id] != p.Schedule {
+			delete(s.plans, id)
+			changed = true
+		}
+	}
+	for id, spec := range wanted {
+		if s.plans[id] == nil {
+			s.plans[id] = &plan{Schedule: spec, Since: now}
+			changed = true
+		}
+	}
+	return changed
+}
+
+// next is when a snapshot is due, in local time; a time that never comes is far away.
+func (p *plan) next() time.Time {
+	never := p.Since.AddDate(100, 0, 0)
+	spec, err := cron.ParseStandard(p.Schedule)
+	if err != nil {
+		return never // policies are checked
+	}
+	if next := spec.Next(p.Since.Local()); !next.IsZero() {
+		return next
+	}
+	return never
+}
+
+// turn waits for its turn, takes a VM's snapshot and thins out the older ones. What the daemon's end or a crash keeps
+// from being done, the next daemon does.
+func (s *schedule) turn(ctx context.Context, v *layer.VM, p *plan, due time.Time) {
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	done := s.snapshot(v, due)
+	<-s.slots
+	if !done && ctx.Err() != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.running, p.Since = false, due
+	s.saveLocked()
+	s.poke()
+}
+
+// snapshot takes one, and says whether it is there.
+func (s *schedule) snapshot(v *layer.VM, due time.Time) bool {
+	r := fs.CreateRequest{CreateOptions: layer.CreateOptions{Name: autoName(v, due), Description: "on schedule", Auto: true}}
+	info, err := s.take(v, r)
+	switch {
+	case errors.Is(err, syscall.EBUSY):
+		s.event(v.Name(), "schedule-skipped", "error", err) // a preview
+		return false
+	case err != nil:
+		s.event(v.Name(), "schedule-failed", "snapshot", r.Name, "error", err)
+		return false
+	}
+	attrs := []any{"snapshot", info.Name, "consistency", info.Consistency}
+	if info.Warning != nil {
+		attrs = append(attrs, "warning", *info.Warning)
+	}
+	s.event(v.Name(), "scheduled", attrs...)
+	gone, err := v.ThinAuto()
+	if len(gone) > 0 {
+		s.event(v.Name(), "thinned", "snapshots", strings.Join(gone, ","))
+	}
+	if err != nil {
+		s.event(v.Name(), "thin-failed", "error", err)
+	}
+	return true
+}
+
+// autoName is what the snapshot of this moment is called.
+func autoName(v *layer.VM, at time.Time) string {
+	base := "auto-" + at.UTC().Format("20060102T150405Z")
+	name := base
+	for i := 2; ; i++ {
+		if _, err := v.Snapshot(name); err != nil {
+			return name
+		}
+		name = fmt.Sprintf("%s-%d", base, i)
+	}
+}
+
+// saveLocked writes the plans down. If it can't, runs that are missed later may not be made up for, no more.
+func (s *schedule) saveLocked() {
+	if err := writeDurably(s.path, s.plans); err != nil {
+		s.event("", "schedule-failed", "error", err)
+	}
+}
