@@ -54,11 +54,15 @@ func (p *promised) run(t *testing.T, end func(*os.Process)) {
 	lines := bufio.NewScanner(out)
 	require.True(t, lines.Scan())
 	delay := time.Duration(rand.Int64N(int64(100 * time.Millisecond)))
-	ended := time.AfterFunc(delay, func() { end(cmd.Process) })
-	defer ended.Stop()
+	ended := make(chan struct{})
+	time.AfterFunc(delay, func() {
+		defer close(ended)
+		end(cmd.Process)
+	})
 	for more := true; more; more = lines.Scan() {
 		p.note(t, lines.Text())
 	}
+	<-ended
 	_ = cmd.Wait() // it was killed
 }
 

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if arg := os.Getenv(victimEnv); arg != "" {
 		victim(arg)
 	}
-	for name, value := range map[string]string{"rapid.checks": "12", "rapid.steps": "40"} {
+	for name, value := range map[string]string{"rapid.checks": "8", "rapid.steps": "40"} {
 		if err := flag.Set(name, value); err != nil {
 			panic(err)
 		}

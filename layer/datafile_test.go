@@ -1,0 +1,92 @@
+package layer
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// However many layers are read and written, only so many of their files are open at once, and untouched layers have
+// none.
+func TestDataFilesAreFew(t *testing.T) {
+	const limit, files = 5, 30
+	s := newStore(t, Options{MaxOpenFiles: limit})
+	v := makeVM(t, s, "web")
+	for i := range files {
+		f := makeFile(t, v, fmt.Sprintf("disk%02d", i), 4*blockSize)
+		write(t, f, blocksOf(byte(i+1), 2), 0)
+		flush(t, f)
+	}
+	snapshot(t, v, "s")
+	snapshot(t, v, "t")
+	entries, err := os.ReadDir(layersDir(s))
+	require.NoError(t, err)
+	require.Len(t, entries, files, "an untouched layer has no file")
+	for round := range 3 {
+		for i := range files {
+			f := fileNamed(t, v, fmt.Sprintf("disk%02d", i))
+			requireSame(t, blocksOf(byte(i+1), 2), content(t, f)[:2*blockSize], "disk %d in round %d", i, round)
+		}
+	}
+	require.Eventually(t, func() bool { return s.Stats().OpenFiles <= limit }, 10*time.Second, time.Millisecond)
+	open, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	inStore := 0
+	for _, fd := range open {
+		if target, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name())); err == nil && filepath.Dir(target) == layersDir(s) {
+			inStore++
+		}
+	}
+	require.LessOrEqual(t, inStore, limit+1) // one may be on its way
+}
+
+// A layer that says it holds a block, and has lost its file or the end of it, is damage: EIO, never zeros.
+func TestLostDataIsAnError(t *testing.T) {
+	for name, lose := range map[string]func(path string) error{
+		"the file": os.Remove,
+		"its end":  func(path string) error { return os.Truncate(path, blockSize) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t, Options{})
+			f := makeFile(t, makeVM(t, s, "web"), "root", 4*blockSize)
+			write(t, f, blocksOf(1, 4), 0)
+			require.NoError(t, s.Close())
+			entries, err := os.ReadDir(layersDir(s))
+			require.NoError(t, err)
+			require.Len(t, entries, 1)
+			require.NoError(t, lose(filepath.Join(layersDir(s), entries[0].Name())))
+
+			report, err := Check(s.dir)
+			require.NoError(t, err)
+			require.NotEmpty(t, report.Findings)
+			s = openStore(t, s.dir, Options{})
+			_, err = fileNamed(t, vmNamed(t, s, "web"), "root").Read(make([]byte, blockSize), 2*blockSize, true)
+			require.Equal(t, syscall.EIO, Errno(err), "%v", err)
+		})
+	}
+}
+
+func TestCheckFindsStrangers(t *testing.T) {
+	s := newStore(t, Options{})
+	makeFile(t, makeVM(t, s, "web"), "root", 4*blockSize)
+	require.NoError(t, s.Close())
+	for _, name := range []string{"notes.txt", fileName(1 << 40)} {
+		require.NoError(t, os.WriteFile(filepath.Join(layersDir(s), name), []byte("x"), 0o600))
+	}
+	report, err := Check(s.dir)
+	require.NoError(t, err)
+	require.Len(t, report.Findings, 2)
+
+	// Nothing that the index does not know is cleaned up.
+	s = openStore(t, s.dir, Options{})
+	settle(t, s)
+	require.NoError(t, s.Close())
+	entries, err := os.ReadDir(layersDir(s))
+	require.NoError(t, err)
+	require.Len(t, entries, 2)
+}
