@@ -69,7 +69,7 @@ func (a *Agent) Info(ctx context.Context) (AgentInfo, error) {
 	if err := a.call(ctx, command{name: "guest-info"}, &answer); err != nil {
 		return AgentInfo{}, err
 	}
-	info := AgentInfo{Version: answer.Version}
+	info := AgentInfo{Version: printable(answer.Version)}
 	for _, c := range answer.Commands {
 		if c.Enabled {
 			info.Commands = append(info.Commands, c.Name)
@@ -91,6 +91,10 @@ type FSInfo struct {
 func (a *Agent) FileSystems(ctx context.Context) ([]FSInfo, error) {
 	var all []FSInfo
 	err := a.call(ctx, command{name: "guest-get-fsinfo"}, &all)
+	for i := range all {
+		f := &all[i]
+		f.Name, f.Mountpoint, f.Type = printable(f.Name), printable(f.Mountpoint), printable(f.Type)
+	}
 	return all, err
 }
 

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
+	"unicode"
 )
 
 // Error is a failure with the errno that the snapshot fails with, and one line for a person.
@@ -46,6 +48,21 @@ func failed(err error, format string, args ...any) error {
 
 func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// printable is what a guest said, fit for a log or a terminal: one line, of at most 200 characters.
+func printable(text string) string {
+	const most = 200
+	var line []rune
+	for _, r := range strings.TrimSpace(text) {
+		if !unicode.IsPrint(r) {
+			r = ' '
+		}
+		if line = append(line, r); len(line) == most {
+			return string(line) + "…"
+		}
+	}
+	return string(line)
 }
 
 func invalid(format string, args ...any) error {

@@ -64,7 +64,7 @@ func (q *QMP) resume(ctx context.Context, h Held) error {
 
 // gone says whether nobody is behind the address any more: a guest that does not run is not held.
 func gone(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) || domainGone(err)
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) || errors.Is(err, errNoDomain)
 }
 
 // frozen is a guest whose agent freezes its file systems.

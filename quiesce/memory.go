@@ -36,7 +36,6 @@ type Progress struct {
 // migration is what query-migrate tells.
 type migration struct {
 	Status    string `json:"status"`
-	Downtime  int64  `json:"downtime"` // milliseconds, once completed
 	ErrorDesc string `json:"error-desc"`
 	RAM       struct {
 		Transferred int64 `json:"transferred"`
@@ -59,20 +58,34 @@ func (q *QMP) migration(ctx context.Context) (migration, error) {
 	return m, err
 }
 
-// cancelMigration returns once none is under way.
+// cancelMigration returns once none is under way. One that is writing the devices' state is waited for: the disks have
+// been handed over by then, and QEMU 7.2 would go on without having taken them back, and abort at the next write.
 func (q *QMP) cancelMigration(ctx context.Context) error {
-	if err := q.Execute(ctx, "migrate_cancel", nil, nil); err != nil {
-		return err
-	}
 	for {
 		m, err := q.migration(ctx)
 		if err != nil || !m.underWay() {
+			return err
+		}
+		switch m.Status {
+		case "device":
+		case "cancelling": // just before the pause QEMU 7.2 misses that, and pauses for ever
+			err = q.Execute(ctx, "migrate-continue", map[string]any{"state": m.Status}, nil)
+		default:
+			err = q.Execute(ctx, "migrate_cancel", nil, nil)
+		}
+		if err != nil && !answered(err) { // an answer is that the status is another by now
 			return err
 		}
 		if err := sleep(ctx, memoryPoll); err != nil {
 			return failed(err, "monitor %s: migrate_cancel", q.address)
 		}
 	}
+}
+
+// setPause makes migrations wait before they write the devices' state, or not.
+func (q *QMP) setPause(ctx context.Context, on bool) error {
+	pause := map[string]any{"capability": "pause-before-switchover", "state": on}
+	return q.Execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{pause}}, nil)
 }
 
 // setBandwidth gives back what the limit was.
@@ -87,9 +100,13 @@ func (q *QMP) setBandwidth(ctx context.Context, limit int64) (old int64, err err
 }
 
 // saving is a migration into a file that is under way.
+//
+// It goes on by itself until all but the devices' state is written or can be at once. There, with the machine stopped,
+// it waits to be told to finish. Before that it can be cancelled at any time, after that it is waited for.
 type saving struct {
 	qmp       *QMP
 	progress  func(Progress) error
+	limit     int64 // of bandwidth, as it was
 	began     time.Time
 	firstPass time.Duration // what it took, once it is over
 	stoppedAt time.Time     // since when the machine stands still
@@ -97,48 +114,72 @@ type saving struct {
 
 // run hands QEMU the file and returns once the image is complete and the machine stands still.
 func (v *saving) run(ctx context.Context, f *os.File) error {
-	old, err := v.qmp.setBandwidth(ctx, memoryBandwidth)
-	if err != nil {
+	if err := v.start(ctx, f); err != nil {
 		return err
 	}
-	err = v.qmp.passFile(ctx, memoryName, f)
-	if err == nil {
-		v.began = time.Now()
-		err = v.qmp.Execute(ctx, "migrate", map[string]any{"uri": "fd:" + memoryName}, nil)
-	}
-	for done := false; err == nil && !done; {
-		if done, err = v.step(ctx); err == nil && !done {
-			err = sleep(ctx, memoryPoll)
+	for {
+		done, err := v.step(ctx)
+		if err != nil || done {
+			return err
+		}
+		if err := sleep(ctx, memoryPoll); err != nil {
+			return failed(err, "monitor %s: migrate", v.qmp.address)
 		}
 	}
-	if err == nil {
-		_, err = v.qmp.setBandwidth(ctx, old)
-	}
-	return err
 }
 
-// step looks at how far it is and stops the machine when its time is over.
+func (v *saving) start(ctx context.Context, f *os.File) (err error) {
+	if v.limit, err = v.qmp.setBandwidth(ctx, memoryBandwidth); err != nil {
+		return err
+	}
+	if err := v.qmp.setPause(ctx, true); err != nil {
+		return err
+	}
+	if err := v.qmp.passFile(ctx, memoryName, f); err != nil {
+		return err
+	}
+	v.began = time.Now()
+	return v.qmp.Execute(ctx, "migrate", map[string]any{"uri": "fd:" + memoryName}, nil)
+}
+
+// restore leaves the monitor as it was for whoever migrates the machine elsewhere.
+func (v *saving) restore(ctx context.Context) error {
+	if v.limit == 0 { // it was not even asked
+		return nil
+	}
+	if _, err := v.qmp.setBandwidth(ctx, v.limit); err != nil {
+		return err
+	}
+	return v.qmp.setPause(ctx, false)
+}
+
+// step looks at how far it is, stops the machine when its time is over, and lets the migration finish.
 func (v *saving) step(ctx context.Context) (done bool, err error) {
 	now, err := v.qmp.migration(ctx)
-	if err != nil {
+	switch {
+	case err != nil:
 		return false, err
+	case now.Status == "completed":
+		return true, nil
+	case now.Status == "device":
+		return false, nil
+	case !now.underWay():
+		return false, failed(fmt.Errorf("it is %q %s", now.Status, printable(now.ErrorDesc)), "monitor %s: migrate", v.qmp.address)
 	}
 	if v.progress != nil {
 		if err := v.progress(Progress{now.RAM.Transferred, now.RAM.Remaining, now.RAM.Passes}); err != nil {
 			return false, err
 		}
 	}
-	switch {
-	case now.Status == "completed":
-		if v.stoppedAt.IsZero() { // QEMU did it by itself
-			v.stoppedAt = time.Now().Add(-time.Duration(now.Downtime) * time.Millisecond)
-		}
-		return true, nil
-	case !now.underWay():
-		return false, failed(fmt.Errorf("it is %q %s", now.Status, now.ErrorDesc), "monitor %s: migrate", v.qmp.address)
-	case v.stoppedAt.IsZero() && v.over(now.RAM.Passes):
+	paused := now.Status == "pre-switchover"
+	if v.stoppedAt.IsZero() && (paused || v.over(now.RAM.Passes)) {
 		v.stoppedAt = time.Now()
-		return false, v.qmp.Stop(ctx)
+		if !paused {
+			return false, v.qmp.Stop(ctx)
+		}
+	}
+	if paused {
+		return false, v.qmp.Execute(ctx, "migrate-continue", map[string]any{"state": now.Status}, nil)
 	}
 	return false, nil
 }
@@ -180,6 +221,9 @@ func (s *Session) holdMemory(ctx context.Context, swap func() error) error {
 	}
 	if stuck == nil {
 		s.unmark()
+		if err := v.restore(letGo); err != nil {
+			s.warn("%v", err)
+		}
 		return err
 	}
 	s.outcome.Held = held

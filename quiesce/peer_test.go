@@ -58,16 +58,14 @@ func silence(*client, json.RawMessage) {}
 // hangUp drops the connection.
 func hangUp(c *client, _ json.RawMessage) { _ = c.Close() }
 
-// first answers the first time with one, then with the other.
-func first(one, then answer) answer {
+// inTurn answers one after another; the last one from then on.
+func inTurn(answers ...answer) answer {
 	var mu sync.Mutex
-	count := 0
 	return func(c *client, args json.RawMessage) {
 		mu.Lock()
-		count++
-		now := one
-		if count > 1 {
-			now = then
+		now := answers[0]
+		if len(answers) > 1 {
+			answers = answers[1:]
 		}
 		mu.Unlock()
 		now(c, args)
@@ -80,6 +78,7 @@ type scripted struct {
 	ids     bool
 	answers map[string]answer // by command, "greeting" unasked; those it does not name are answered with CommandNotFound
 
+	listener net.Listener
 	mu       sync.Mutex
 	commands []string // as they came, without synchronisation
 	clients  []*client
@@ -107,11 +106,9 @@ func listen(t *testing.T, p *scripted) *scripted {
 			serving.Go(c.serve)
 		}
 	})
+	p.listener = l
 	t.Cleanup(func() {
-		require.NoError(t, l.Close())
-		for _, c := range p.clients {
-			_ = c.Close()
-		}
+		p.die(t)
 		serving.Wait()
 		require.NoError(t, os.RemoveAll(dir))
 		for tries := 0; runtime.NumGoroutine() > before; tries++ {
@@ -120,6 +117,18 @@ func listen(t *testing.T, p *scripted) *scripted {
 		}
 	})
 	return p
+}
+
+// die ends all connections, and there are no new ones.
+func (p *scripted) die(t *testing.T) {
+	if err := p.listener.Close(); err != nil {
+		require.ErrorIs(t, err, net.ErrClosed)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.clients {
+		_ = c.Close()
+	}
 }
 
 func (c *client) serve() {

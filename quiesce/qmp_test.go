@@ -38,7 +38,7 @@ var (
 
 // A machine that runs is stopped for the swap, and goes on.
 func TestPause(t *testing.T) {
-	p := goodMonitor(t, map[string]answer{"query-status": first(isRunning, isPaused)})
+	p := goodMonitor(t, map[string]answer{"query-status": inTurn(isRunning, isPaused)})
 	got := take(t, running(pausePolicy(p, long)), func() error {
 		require.Equal(t, []string{"qmp_capabilities", "query-status", "stop"}, p.seen())
 		return nil
@@ -72,7 +72,7 @@ func TestBadStop(t *testing.T) {
 		"never answers": {silence, syscall.ETIMEDOUT, short},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := goodMonitor(t, map[string]answer{"stop": test.stop, "query-status": first(isRunning, isPaused)})
+			p := goodMonitor(t, map[string]answer{"stop": test.stop, "query-status": inTurn(isRunning, isPaused)})
 			got := take(t, running(pausePolicy(p, test.timeout)), nil)
 			require.ErrorIs(t, got.err, test.errno)
 			require.Zero(t, got.swaps)
@@ -147,11 +147,11 @@ func TestReleaseMachine(t *testing.T) {
 	t.Run("saving its memory", func(t *testing.T) {
 		p := goodMonitor(t, map[string]answer{
 			"migrate_cancel": returning("{}"),
-			"query-migrate":  first(returning(`{"status": "cancelling"}`), returning(`{"status": "cancelled"}`)),
+			"query-migrate":  inTurn(returning(`{"status": "active"}`), returning(`{"status": "cancelled"}`)),
 			"query-status":   isPaused,
 		})
 		require.NoError(t, Release(context.Background(), Held{QMP: p.path, Running: true, Memory: true}))
-		require.Equal(t, []string{"qmp_capabilities", "migrate_cancel", "query-migrate", "query-migrate", "query-status", "cont"}, p.seen())
+		require.Equal(t, []string{"qmp_capabilities", "query-migrate", "migrate_cancel", "query-migrate", "query-status", "cont"}, p.seen())
 	})
 	t.Run("gone", func(t *testing.T) {
 		p := goodMonitor(t, map[string]answer{"query-status": hangUp})

@@ -250,7 +250,7 @@ func TestMoved(t *testing.T) {
 func TestThawAgain(t *testing.T) {
 	for name, bad := range map[string]answer{"hangs up": hangUp, "garbage": says("garbage"), "lies": returning("-1")} {
 		t.Run(name, func(t *testing.T) {
-			p := goodAgent(t, map[string]answer{"guest-fsfreeze-thaw": first(bad, returning("2"))})
+			p := goodAgent(t, map[string]answer{"guest-fsfreeze-thaw": inTurn(bad, returning("2"))})
 			got := take(t, running(agentPolicy(ModeAgent, p, long)), nil)
 			require.NoError(t, got.err)
 			require.Equal(t, FileSystem, got.Consistency)
@@ -262,8 +262,8 @@ func TestThawAgain(t *testing.T) {
 // A thaw that says it failed while the guest stays frozen is no thaw.
 func TestStillFrozen(t *testing.T) {
 	p := goodAgent(t, map[string]answer{
-		"guest-fsfreeze-status": first(returning(`"thawed"`), returning(`"frozen"`)),
-		"guest-fsfreeze-thaw":   first(failing("GenericError"), returning("2")),
+		"guest-fsfreeze-status": inTurn(returning(`"thawed"`), returning(`"frozen"`)),
+		"guest-fsfreeze-thaw":   inTurn(failing("GenericError"), returning("2")),
 	})
 	got := take(t, running(agentPolicy(ModeAgent, p, long)), nil)
 	require.NoError(t, got.err)
@@ -289,7 +289,7 @@ func TestNeverThawed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(short))
 	defer cancel()
 	require.ErrorIs(t, Release(ctx, Held{Agent: p.path}), syscall.ETIMEDOUT)
-	p2 := goodAgent(t, map[string]answer{"guest-fsfreeze-thaw": first(hangUp, returning("2"))})
+	p2 := goodAgent(t, map[string]answer{"guest-fsfreeze-thaw": inTurn(hangUp, returning("2"))})
 	require.NoError(t, Release(context.Background(), Held{Agent: p2.path}))
 	require.NoError(t, Release(context.Background(), Held{Agent: p2.path + "-gone"}), "a guest that does not run is not frozen")
 }
@@ -371,6 +371,19 @@ func TestCancelled(t *testing.T) {
 	require.False(t, o.Swapped)
 	require.Nil(t, o.Held)
 	require.Contains(t, p.seen(), "guest-fsfreeze-thaw")
+}
+
+// A guest that dies while it is frozen is not waited for.
+func TestGuestDies(t *testing.T) {
+	p := goodAgent(t, nil)
+	got := take(t, running(agentPolicy(ModeAgent, p, long)), func() error {
+		p.die(t)
+		return nil
+	})
+	require.NoError(t, got.err)
+	require.Equal(t, Crash, got.Consistency)
+	require.Nil(t, got.Held)
+	require.Nil(t, got.marked)
 }
 
 // Nobody listens, or there is no such socket.

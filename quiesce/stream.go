@@ -77,7 +77,7 @@ func parseReply(line []byte) (reply, error) {
 func (r reply) value() (json.RawMessage, error) {
 	switch {
 	case r.Error != nil:
-		return nil, &CommandError{Class: r.Error.Class, Desc: r.Error.Desc}
+		return nil, &CommandError{Class: printable(r.Error.Class), Desc: printable(r.Error.Desc)}
 	case r.Return == nil:
 		return nil, errors.New("an answer that returns nothing")
 	}

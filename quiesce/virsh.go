@@ -78,26 +78,26 @@ func seconds(ctx context.Context) int {
 	return max(1, int(time.Until(deadline)/time.Second))
 }
 
-// runVirsh gives what virsh printed. A failure of it is taken for an answer: that is how it reports an agent's error.
+// runVirsh gives what virsh printed.
 func runVirsh(ctx context.Context, args []string) ([]byte, error) {
 	p := process{path: "virsh", args: args, env: append(os.Environ(), "LC_ALL=C"), keep: maxLine + 1}
 	stdout, stderr, err := p.run(ctx)
 	if err == nil || ctx.Err() != nil {
 		return stdout, err
 	}
-	text := strings.TrimPrefix(strings.TrimSpace(string(stderr)), "error: ")
+	text := printable(strings.TrimPrefix(string(stderr), "error: "))
 	switch {
+	case strings.Contains(text, "unable to execute QEMU"): // the peer's own answer
+		return nil, &CommandError{Desc: text}
 	case strings.Contains(text, "is not responding"):
 		return nil, fmt.Errorf("%s: %w", text, context.DeadlineExceeded)
+	case strings.Contains(text, "domain is not running"), strings.Contains(text, "failed to get domain"):
+		return nil, fmt.Errorf("%s: %w", text, errNoDomain)
 	case text == "":
 		return nil, fmt.Errorf("virsh: %w", err)
 	}
-	return nil, &CommandError{Desc: text}
+	return nil, errors.New(text)
 }
 
-// domainGone says whether virsh said that the domain does not run.
-func domainGone(err error) bool {
-	var e *CommandError
-	return errors.As(err, &e) &&
-		(strings.Contains(e.Desc, "domain is not running") || strings.Contains(e.Desc, "failed to get domain"))
-}
+// errNoDomain says that the domain does not run.
+var errNoDomain = errors.New("no such guest")

@@ -80,8 +80,11 @@ func tryUntil(ctx context.Context, guest holder, end time.Time) (moved, err erro
 	defer cancel()
 	for {
 		moved, err = guest.release(ctx)
-		if err == nil {
+		switch {
+		case err == nil:
 			return moved, nil
+		case gone(err): // it died, which ended that too
+			return err, nil
 		}
 		select {
 		case <-time.After(retryTime):
