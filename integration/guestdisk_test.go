@@ -133,15 +133,11 @@ func TestBrowseSnapshot(t *testing.T) {
 	inGuest(t, g, "echo three >/mnt/config; sync; umount /mnt")
 
 	run(t, "e2fsck", "-f", "-n", snapshotPath(vm, "frozen", "disk.img"))
-	read := func(image, options string) string {
-		mnt := t.TempDir()
-		run(t, "mount", "-t", "ext4", "-o", "loop,ro,"+options, image, mnt)
-		defer run(t, "umount", mnt)
-		return string(readFile(t, filepath.Join(mnt, "config")))
-	}
-	require.Equal(t, "one\n", read(snapshotPath(vm, "frozen", "disk.img"), "noload"))
-	// Without its journal replayed a running guest's file system is still there to look at.
 	mnt := t.TempDir()
+	run(t, "mount", "-t", "ext4", "-o", "loop,ro", snapshotPath(vm, "frozen", "disk.img"), mnt)
+	require.Equal(t, "one\n", string(readFile(t, filepath.Join(mnt, "config"))))
+	run(t, "umount", mnt)
+	// Without its journal replayed a running guest's file system is still there to look at.
 	run(t, "mount", "-t", "ext4", "-o", "loop,ro,noload", snapshotPath(vm, "running", "disk.img"), mnt)
 	require.Contains(t, names(t, mnt), "config")
 	out, err := exec.Command("mount", "-o", "remount,rw", mnt).CombinedOutput()
