@@ -119,10 +119,10 @@ func TestPolicyIsRoots(t *testing.T) {
 
 // Who composes a mount takes its snapshots, and says what is wrong with a VM.
 func TestComposedMount(t *testing.T) {
-	var asked CreateRequest
+	asked := make(chan CreateRequest, 1) // the answers come through the kernel, of which the race detector knows nothing
 	m := mountStore(t, Options{
 		Create: func(vm *layer.VM, r CreateRequest) (layer.SnapshotInfo, error) {
-			asked = r
+			asked <- r
 			info, err := vm.CreateSnapshot(r.CreateOptions)
 			warning := "not quiesced"
 			info.Warning = &warning
@@ -132,10 +132,10 @@ func TestComposedMount(t *testing.T) {
 	})
 	m.vm("web", "x")
 	answer := m.do("web", "create", "one hooks=db,web files=disk")
-	require.Equal(t, CreateRequest{layer.CreateOptions{Name: "one", Files: []string{"disk"}}, []string{"db", "web"}}, asked)
+	require.Equal(t, CreateRequest{layer.CreateOptions{Name: "one", Files: []string{"disk"}}, []string{"db", "web"}}, <-asked)
 	require.Equal(t, "not quiesced", answer["snapshot"].(map[string]any)["warning"])
 	require.NoError(t, os.Mkdir(m.path("web", layer.SnapDir, "two"), 0o755))
-	require.Equal(t, CreateRequest{CreateOptions: layer.CreateOptions{Name: "two"}}, asked)
+	require.Equal(t, CreateRequest{CreateOptions: layer.CreateOptions{Name: "two"}}, <-asked)
 	require.Contains(t, m.read("web", layer.SnapDir, "log"), `create vm=web snapshot=one consistency=off warning="not quiesced"`)
 	var status layer.VMStatus
 	require.NoError(t, json.Unmarshal([]byte(m.read("web", layer.SnapDir, "status")), &status))
