@@ -100,6 +100,8 @@ func (g *Guest) arguments(kernel, initramfs string) []string {
 		"-device", "virtio-serial-pci",
 		"-chardev", "stdio,id=scripts,signal=off",
 		"-device", "virtserialport,chardev=scripts,name=scripts",
+		"-chardev", "socket,id=agent,server=on,wait=off,path=" + g.AgentPath(),
+		"-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
 	}
 	for i, disk := range g.cfg.Disks {
 		args = append(args,
@@ -282,6 +284,10 @@ func (g *Guest) ended(ctx context.Context) error {
 
 // MonitorPath is the unix socket on which QEMU speaks QMP.
 func (g *Guest) MonitorPath() string { return g.path("qmp") }
+
+// AgentPath is the unix socket that leads to the port of the guest agent, in
+// the guest /dev/vport0p2. The agent itself is there once a script starts it.
+func (g *Guest) AgentPath() string { return g.path("agent") }
 
 func (g *Guest) path(kind string) string {
 	return filepath.Join(g.cfg.Dir, g.cfg.Name+"."+kind)

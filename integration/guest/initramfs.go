@@ -15,7 +15,7 @@ import (
 var initScript []byte
 
 // programs are taken from the host, with the libraries they are linked to.
-var programs = []string{"busybox", "mke2fs", "e2fsck"}
+var programs = []string{"busybox", "mke2fs", "e2fsck", "qemu-ga"}
 
 // bootFiles returns the kernel and an initramfs, made in dir if it is not there.
 func bootFiles(ctx context.Context, dir string) (kernel, initramfs string, err error) {
