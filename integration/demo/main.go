@@ -129,7 +129,7 @@ func (d *demo) snapshot() (string, error) {
 			return "", err
 		}
 		if after != before {
-			return fmt.Sprintf("taken in %v; the guest noticed nothing, its diary goes on", took), nil
+			return fmt.Sprintf("taken in %v, and the diary goes on", took), nil
 		}
 	}
 	return "", fmt.Errorf("the guest stopped writing")
