@@ -24,8 +24,8 @@ func (m *mounted) policy(vm string) layer.Policy {
 }
 
 func TestPolicyFile(t *testing.T) {
-	var changed []string
-	m := mountStore(t, Options{PolicyChanged: func(vm *layer.VM) { changed = append(changed, vm.Name()) }})
+	changed := make(chan string, 10) // the answers come through the kernel, of which the race detector knows nothing
+	m := mountStore(t, Options{PolicyChanged: func(vm *layer.VM) { changed <- vm.Name() }})
 	m.vm("web", "x")
 	require.Equal(t, layer.DefaultPolicy(), m.policy("web"))
 	require.Contains(t, m.read("web", layer.SnapDir, "policy"), "\n  \"quiesce\": {\n    \"mode\": \"none\",", "indented, and in full")
@@ -38,7 +38,7 @@ func TestPolicyFile(t *testing.T) {
 	want := layer.DefaultPolicy()
 	want.Exclude, want.Schedule, want.Quiesce.Pre = []string{"swap"}, "0 3 * * *", []string{"/etc/pre"}
 	require.Equal(t, want, m.policy("web"))
-	require.Equal(t, []string{"web"}, changed)
+	require.Equal(t, "web", <-changed)
 
 	for document, says := range map[string]string{
 		`{"limit": {"bytes": "many"}}`:    "not a size",
@@ -54,7 +54,7 @@ func TestPolicyFile(t *testing.T) {
 		require.Contains(t, answer["error"].(map[string]any)["message"], says)
 	}
 	require.Equal(t, want, m.policy("web"), "a bad document leaves the old one")
-	require.Equal(t, []string{"web"}, changed)
+	require.Empty(t, changed)
 	log := m.read("web", layer.SnapDir, "log")
 	require.Contains(t, log, `policy vm=web mode=none schedule="0 3 * * *"`)
 	require.Contains(t, log, "policy-failed vm=web errno=EINVAL")
@@ -119,7 +119,7 @@ func TestPolicyIsRoots(t *testing.T) {
 
 // Who composes a mount takes its snapshots, and says what is wrong with a VM.
 func TestComposedMount(t *testing.T) {
-	asked := make(chan CreateRequest, 1) // the answers come through the kernel, of which the race detector knows nothing
+	asked := make(chan CreateRequest, 1) // as in TestPolicyFile
 	m := mountStore(t, Options{
 		Create: func(vm *layer.VM, r CreateRequest) (layer.SnapshotInfo, error) {
 			asked <- r
