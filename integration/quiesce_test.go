@@ -68,7 +68,6 @@ func TestQuiesce(t *testing.T) {
 	}
 	log := string(readFile(t, filepath.Join(vm, ".snapshots", "log")))
 	require.Contains(t, log, "guest-held vm=busy snapshot=agent mode=agent ms=")
-	t.Log(log)
 	require.NoError(t, w.Quit(t.Context()))
 }
 
@@ -178,12 +177,15 @@ func TestDaemonKilledWhileFrozen(t *testing.T) {
 	g := startGuest(t, t.TempDir(), "busy", m.disk("busy", "disk.img", 64<<20))
 	inGuest(t, g, "mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo one >/mnt/one && sync")
 	startAgent(t, g)
-	daemon := m.cmd.Process
-	p := newAgentProxy(t, g.AgentPath(), func() { _ = daemon.Kill() })
+	frozen, killed := make(chan struct{}), make(chan struct{})
+	p := newAgentProxy(t, g.AgentPath(), func() { close(frozen); <-killed })
 	mustSnapfs(t, "policy", vm, "set", "quiesce.mode=agent", "quiesce.agent="+p.path)
 	create := exec.Command(program, "create", vm, "one")
-	require.Error(t, create.Run(), "the daemon dies meanwhile")
+	require.NoError(t, create.Start())
+	<-frozen
 	m.kill()
+	close(killed)
+	require.Error(t, create.Wait(), "the daemon died meanwhile")
 	require.Len(t, names(t, filepath.Join(m.store, "frozen")), 1)
 
 	m.start()
