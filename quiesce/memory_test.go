@@ -1,6 +1,7 @@
 package quiesce
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,8 +13,8 @@ import (
 )
 
 // migratingMonitor takes a descriptor and tells the states one after another.
-func migratingMonitor(t *testing.T, states ...answer) *scripted {
-	return goodMonitor(t, map[string]answer{
+func migratingMonitor(t *testing.T, changes map[string]answer, states ...answer) *scripted {
+	answers := map[string]answer{
 		"getfd":                    returning("{}"),
 		"query-migrate-parameters": returning(`{"max-bandwidth": 134217728}`),
 		"migrate-set-parameters":   returning("{}"),
@@ -23,7 +24,9 @@ func migratingMonitor(t *testing.T, states ...answer) *scripted {
 		"migrate_cancel":           returning("{}"),
 		"query-migrate":            inTurn(states...),
 		"query-status":             inTurn(isRunning, isPaused),
-	})
+	}
+	maps.Copy(answers, changes)
+	return goodMonitor(t, answers)
 }
 
 func pass(n string) answer {
@@ -32,12 +35,12 @@ func pass(n string) answer {
 
 var completed = returning(`{"status": "completed"}`)
 
-func save(t *testing.T, p *scripted) (taken, []Progress) {
+func save(t *testing.T, p *scripted, timeout Duration) (taken, []Progress) {
 	image, err := os.Create(filepath.Join(t.TempDir(), "memory"))
 	require.NoError(t, err)
 	defer image.Close()
 	var progress []Progress
-	r := running(pausePolicy(p, long))
+	r := running(pausePolicy(p, timeout))
 	r.Memory = &Memory{File: image, Progress: func(p Progress) error {
 		progress = append(progress, p)
 		return nil
@@ -47,9 +50,9 @@ func save(t *testing.T, p *scripted) (taken, []Progress) {
 
 // A guest that changes its memory faster than it can be saved is stopped after two passes.
 func TestMemoryPasses(t *testing.T) {
-	p := migratingMonitor(t, returning(`{"status": "setup"}`), pass("1"), pass("3"), pass("3"),
+	p := migratingMonitor(t, nil, returning(`{"status": "setup"}`), pass("1"), pass("3"), pass("3"),
 		returning(`{"status": "pre-switchover"}`), returning(`{"status": "device"}`), completed)
-	got, progress := save(t, p)
+	got, progress := save(t, p, long)
 	require.NoError(t, got.err)
 	require.Equal(t, []Progress{{}, {1, 2, 1}, {1, 2, 3}, {1, 2, 3}, {}}, progress)
 	require.Positive(t, got.Paused)
@@ -66,8 +69,8 @@ func TestMemoryFails(t *testing.T) {
 		"hangs up": {pass("1"), hangUp, pass("1"), returning(`{"status": "cancelled"}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := migratingMonitor(t, states...)
-			got, _ := save(t, p)
+			p := migratingMonitor(t, nil, states...)
+			got, _ := save(t, p, long)
 			require.ErrorIs(t, got.err, syscall.EIO)
 			require.Zero(t, got.swaps)
 			require.Nil(t, got.Held)
@@ -76,4 +79,14 @@ func TestMemoryFails(t *testing.T) {
 			require.Contains(t, p.seen(), "cont")
 		})
 	}
+}
+
+// A machine that does not go on after its memory was saved stays written down.
+func TestMemoryNeverGoesOn(t *testing.T) {
+	p := migratingMonitor(t, map[string]answer{"cont": silence}, completed)
+	got, _ := save(t, p, short)
+	require.ErrorIs(t, got.err, syscall.ETIMEDOUT)
+	require.True(t, got.Swapped)
+	require.Equal(t, &Held{QMP: p.path, Running: true, Memory: true}, got.Held)
+	require.Equal(t, got.Held, got.marked)
 }

@@ -3,7 +3,6 @@ package quiesce
 // Running a program of the host's, with a time limit and an end to what it may print.
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os/exec"
@@ -39,19 +38,18 @@ func (p process) run(ctx context.Context) (stdout, stderr []byte, err error) {
 	case errors.Is(err, exec.ErrWaitDelay): // it went well and left somebody behind who holds its pipes
 		err = nil
 	}
-	return out.Bytes(), errs.Bytes(), err
+	return out.kept, errs.kept, err
 }
 
 // head keeps the first bytes written to it and drops the rest.
 type head struct {
-	bytes.Buffer
+	kept []byte
 	room int
 }
 
 func (h *head) Write(p []byte) (int, error) {
-	n := len(p)
-	kept := p[:min(n, h.room)]
-	h.room -= len(kept)
-	h.Buffer.Write(kept)
-	return n, nil
+	part := p[:min(len(p), h.room)]
+	h.room -= len(part)
+	h.kept = append(h.kept, part...)
+	return len(p), nil
 }

@@ -3,6 +3,8 @@ package quiesce
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"maps"
 	"syscall"
 	"testing"
 	"time"
@@ -19,9 +21,7 @@ func goodMonitor(t *testing.T, changes map[string]answer) *scripted {
 		"stop":             returning("{}"),
 		"cont":             returning("{}"),
 	}
-	for name, a := range changes {
-		answers[name] = a
-	}
+	maps.Copy(answers, changes)
 	return listen(t, &scripted{ids: true, answers: answers})
 }
 
@@ -80,6 +80,25 @@ func TestBadStop(t *testing.T) {
 			require.Contains(t, p.seen(), "cont")
 		})
 	}
+}
+
+// A swap that fails leaves the machine running, and its error comes back as it is.
+func TestPauseFailingSwap(t *testing.T) {
+	bad := errors.New("no swap")
+	p := goodMonitor(t, map[string]answer{"query-status": inTurn(isRunning, isPaused)})
+	got := take(t, running(pausePolicy(p, long)), func() error { return bad })
+	require.Equal(t, bad, got.err)
+	require.Contains(t, p.seen(), "cont")
+}
+
+// A machine that does not go on stays written down.
+func TestNeverGoesOn(t *testing.T) {
+	p := goodMonitor(t, map[string]answer{"query-status": inTurn(isRunning, isPaused), "cont": silence})
+	got := take(t, running(pausePolicy(p, short)), nil)
+	require.ErrorIs(t, got.err, syscall.ETIMEDOUT)
+	require.True(t, got.Swapped)
+	require.Equal(t, &Held{QMP: p.path, Running: true}, got.Held)
+	require.Equal(t, got.Held, got.marked)
 }
 
 // A monitor that is busy with another client, or is none, costs the timeout at most.

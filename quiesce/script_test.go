@@ -143,7 +143,10 @@ func TestScriptTime(t *testing.T) {
 func TestScriptOutput(t *testing.T) {
 	s := newScripts(t)
 	path := s.add("loud", "head -c 50000000 /dev/zero; head -c 50000000 /dev/zero >&2; sleep 1000 & echo $! >"+s.dir+"/pid")
-	require.NoError(t, runScript(context.Background(), path, scriptEnv("web", "one"), time.Minute))
+	stdout, stderr, err := process{path: path, keep: 1000}.run(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, make([]byte, 1000), stdout)
+	require.Equal(t, make([]byte, 1000), stderr)
 	text, err := os.ReadFile(filepath.Join(s.dir, "pid"))
 	require.NoError(t, err)
 	var pid int

@@ -44,7 +44,6 @@ type Outcome struct {
 // called.
 type Session struct {
 	req         Request
-	scriptTime  time.Duration
 	agent       *Agent
 	qmp         *QMP
 	ran         bool // the machine runs, says the monitor
@@ -72,7 +71,7 @@ func New(r Request) (*Session, error) {
 	case isLibvirt(r.Policy.QMP):
 		return nil, invalid("memory needs a monitor's socket: %s hands no descriptors on", r.Policy.QMP)
 	}
-	s := &Session{req: r, scriptTime: scriptTime}
+	s := &Session{req: r}
 	s.outcome.Consistency = Off
 	if r.Running {
 		s.outcome.Consistency = Crash
@@ -94,7 +93,7 @@ func (s *Session) Start(ctx context.Context) error {
 
 func (s *Session) script(ctx context.Context, path string) error {
 	s.scriptsRun++
-	err := runScript(ctx, path, scriptEnv(s.req.VM, s.req.Snapshot), s.scriptTime)
+	err := runScript(ctx, path, scriptEnv(s.req.VM, s.req.Snapshot), scriptTime)
 	if err != nil {
 		s.scriptsFail = true
 	}

@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"net"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -23,9 +26,7 @@ func goodAgent(t *testing.T, changes map[string]answer) *scripted {
 		"guest-fsfreeze-freeze": returning("2"),
 		"guest-fsfreeze-thaw":   returning("2"),
 	}
-	for name, a := range changes {
-		answers[name] = a
-	}
+	maps.Copy(answers, changes)
 	return listen(t, &scripted{answers: answers})
 }
 
@@ -357,6 +358,46 @@ func TestMark(t *testing.T) {
 	require.ErrorIs(t, s.Hold(context.Background(), func() error { return nil }), syscall.EIO)
 	require.False(t, s.End(context.Background()).Swapped)
 	require.NotContains(t, p.seen(), "guest-fsfreeze-freeze")
+}
+
+// That it cannot be taken back is said, and costs nothing else.
+func TestUnmark(t *testing.T) {
+	r := running(agentPolicy(ModeAgent, goodAgent(t, nil), long))
+	r.Mark = func(h *Held) error {
+		if h == nil {
+			return errors.New("the disk is full")
+		}
+		return nil
+	}
+	s, err := New(r)
+	require.NoError(t, err)
+	require.NoError(t, s.Start(t.Context()))
+	require.NoError(t, s.Hold(t.Context(), func() error { return nil }))
+	o := s.End(t.Context())
+	require.Equal(t, FileSystem, o.Consistency)
+	require.Contains(t, o.Warning, "the disk is full")
+}
+
+// A socket with many waiting before it is waited for until the time is over.
+func TestCrowdedSocket(t *testing.T) {
+	path := filepath.Join(socketDir(t), "agent")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer syscall.Close(fd)
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}))
+	require.NoError(t, syscall.Listen(fd, 0))
+	for {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			require.ErrorIs(t, err, syscall.EAGAIN)
+			break
+		}
+		defer conn.Close()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(short))
+	defer cancel()
+	_, err = DialAgent(ctx, path)
+	require.ErrorIs(t, err, syscall.ETIMEDOUT)
 }
 
 // A caller that gives up leaves no guest frozen.
