@@ -132,7 +132,9 @@ func (f *File) clearVoid(head *layer) {
 	}
 	s.tree.Lock()
 	head.void = noCut
+	below := s.tree.belowLocked(head)
 	s.tree.Unlock()
+	s.reclaim.addRun(below) // the cut covers what retired layers below may have been kept for
 	f.refreshChain()
 	f.state.Load().chain.InvalidateFrom(cut)
 }
