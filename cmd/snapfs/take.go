@@ -53,7 +53,13 @@ func (t *taker) take(v *layer.VM, r fs.CreateRequest) (layer.SnapshotInfo, error
 	if running && p.Mode != string(quiesce.ModeNone) && t.held.isReleasing(v.ID()) {
 		return layer.SnapshotInfo{}, layer.Errorf(syscall.EIO, "the guest of VM %q could not be let go of yet; see its log", v.Name())
 	}
-	info, outcome, err := t.attempt(v, session, r.CreateOptions, running)
+	var warning string
+	if running && r.Files == nil { // else somebody chose what is in it
+		if warning, err = t.checkDisks(v); err != nil {
+			return layer.SnapshotInfo{}, err
+		}
+	}
+	info, outcome, err := t.attempt(v, session, warning, r.CreateOptions, running)
 	if outcome.Held != nil {
 		t.held.release(v.ID(), *outcome.Held)
 	}
@@ -64,17 +70,17 @@ func (t *taker) take(v *layer.VM, r fs.CreateRequest) (layer.SnapshotInfo, error
 	return info, err
 }
 
-// attempt goes through the session, to its end whatever happens.
-func (t *taker) attempt(v *layer.VM, s *quiesce.Session, o layer.CreateOptions, running bool) (layer.SnapshotInfo, quiesce.Outcome, error) {
+// attempt goes through the session, to its end whatever happens. The snapshot gets the warning along with the session's.
+func (t *taker) attempt(v *layer.VM, s *quiesce.Session, warning string, o layer.CreateOptions, running bool) (layer.SnapshotInfo, quiesce.Outcome, error) {
 	pending, err := t.begin(v, s, o, running)
 	if err != nil {
 		return layer.SnapshotInfo{}, s.End(t.ctx), err
 	}
-	info, err := t.hold(s, pending)
+	info, err := t.hold(s, pending, warning)
 	before := s.Outcome()
 	outcome := s.End(t.ctx)
 	if err == nil && (outcome.Consistency != before.Consistency || outcome.Warning != before.Warning) {
-		info = t.relabel(v, pending, info, outcome)
+		info = t.relabel(v, pending, info, verdictOf(outcome, warning))
 	}
 	return info, outcome, err
 }
@@ -97,7 +103,7 @@ func (t *taker) begin(v *layer.VM, s *quiesce.Session, o layer.CreateOptions, ru
 
 // hold freezes, swaps and thaws. The snapshot is sealed from the swap on, for the guest's thaw may wait for a flush, and
 // flushes wait for that; but nobody sees it before it is known whether the guest was quiet.
-func (t *taker) hold(s *quiesce.Session, pending *layer.Pending) (info layer.SnapshotInfo, err error) {
+func (t *taker) hold(s *quiesce.Session, pending *layer.Pending, warning string) (info layer.SnapshotInfo, err error) {
 	verdict, sealed := make(chan layer.Verdict, 1), make(chan struct{})
 	var sealErr error
 	holdErr := s.Hold(t.ctx, func() error {
@@ -113,7 +119,7 @@ func (t *taker) hold(s *quiesce.Session, pending *layer.Pending) (info layer.Sna
 		pending.Abort()
 		return layer.SnapshotInfo{}, holdErr
 	}
-	given := verdictOf(outcome)
+	given := verdictOf(outcome, warning)
 	given.Err = holdErr
 	verdict <- given
 	<-sealed
@@ -121,16 +127,23 @@ func (t *taker) hold(s *quiesce.Session, pending *layer.Pending) (info layer.Sna
 }
 
 // verdictOf is what layer has to know. Whether a file was open for writing at the swap it knows itself.
-func verdictOf(o quiesce.Outcome) layer.Verdict {
-	if o.Consistency == quiesce.Off {
-		return layer.Verdict{Warning: o.Warning}
+func verdictOf(o quiesce.Outcome, warning string) layer.Verdict {
+	verdict := layer.Verdict{Warning: warning}
+	if o.Consistency != quiesce.Off {
+		verdict.Consistency = o.Consistency
 	}
-	return layer.Verdict{Consistency: o.Consistency, Warning: o.Warning}
+	switch {
+	case warning == "":
+		verdict.Warning = o.Warning
+	case o.Warning != "":
+		verdict.Warning += "; " + o.Warning
+	}
+	return verdict
 }
 
 // relabel adds to a snapshot what the post scripts came to. It is there in any case.
-func (t *taker) relabel(v *layer.VM, pending *layer.Pending, info layer.SnapshotInfo, o quiesce.Outcome) layer.SnapshotInfo {
-	again, err := pending.Relabel(verdictOf(o))
+func (t *taker) relabel(v *layer.VM, pending *layer.Pending, info layer.SnapshotInfo, verdict layer.Verdict) layer.SnapshotInfo {
+	again, err := pending.Relabel(verdict)
 	switch {
 	case err == nil:
 		return again

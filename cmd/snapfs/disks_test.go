@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/snapfs/snapfs/fs"
+	"github.com/snapfs/snapfs/layer"
+)
+
+// newMonitor is a monitor behind a unix socket whose machine runs and has the given disks.
+func newMonitor(t *testing.T, disks ...string) (path string) {
+	dir, err := os.MkdirTemp("", "monitor") // a socket's path has to be short
+	require.NoError(t, err)
+	path = filepath.Join(dir, "qmp")
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	var blocks []string
+	for i, d := range disks {
+		file, readOnly := strings.CutPrefix(d, "ro:")
+		blocks = append(blocks, fmt.Sprintf(`{"device": "d%d", "inserted": {"file": %q, "drv": "raw", "ro": %v}}`, i, file, readOnly))
+	}
+	answers := map[string]string{
+		"query-block":  "[" + strings.Join(blocks, ", ") + "]",
+		"query-status": `{"running": true, "status": "running"}`,
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(conn, `{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 22}}, "capabilities": []}}`)
+			for lines := bufio.NewScanner(conn); lines.Scan(); { // one client at a time, as QEMU does
+				var c struct {
+					Execute string
+					ID      json.RawMessage
+				}
+				if json.Unmarshal(lines.Bytes(), &c) != nil {
+					continue
+				}
+				value, ok := answers[c.Execute]
+				if !ok {
+					value = "{}"
+				}
+				fmt.Fprintf(conn, `{"return": %s, "id": %s}`+"\n", value, c.ID)
+			}
+			conn.Close()
+		}
+	})
+	t.Cleanup(func() {
+		require.NoError(t, l.Close())
+		serving.Wait()
+		require.NoError(t, os.RemoveAll(dir))
+	})
+	return path
+}
+
+func TestDisksOutside(t *testing.T) {
+	k := newKept(t)
+	k.policy(fmt.Sprintf(`{"qmp": %q}`, newMonitor(t, "/mnt/web/root.img", "ro:/iso/install.iso", "/dev/mapper/lun1")))
+	_, err := k.create("one")
+	require.Equal(t, syscall.EINVAL, layer.Errno(err))
+	require.ErrorContains(t, err, "disk d2 of the machine, /dev/mapper/lun1,")
+	require.Empty(t, k.vm.Snapshots())
+
+	p := k.vm.Policy()
+	p.Exclude = []string{"lun1"}
+	require.NoError(t, k.vm.SetPolicy(p))
+	require.Nil(t, k.made("two").Warning)
+
+	p.Exclude = []string{}
+	require.NoError(t, k.vm.SetPolicy(p))
+	_, err = k.taker.take(k.vm, fs.CreateRequest{CreateOptions: layer.CreateOptions{Name: "three", Files: []string{"root.img"}}})
+	require.NoError(t, err, "somebody chose what is in it")
+	k.stopGuest()
+	k.made("four")
+}
+
+// A monitor that is not there keeps no snapshot from being taken, where it has no other part in it.
+func TestNoMonitor(t *testing.T) {
+	k := newKept(t)
+	k.policy(`{"qmp": "/nonexistent"}`)
+	info := k.made("one")
+	require.Contains(t, *info.Warning, "not known whether all disks are in the snapshot: monitor /nonexistent")
+	k.policy(`{"mode": "pause", "qmp": "/nonexistent"}`)
+	_, err := k.create("two")
+	require.Equal(t, syscall.EIO, layer.Errno(err))
+}
+
+func TestPaused(t *testing.T) {
+	k := newKept(t)
+	k.policy(fmt.Sprintf(`{"mode": "pause", "qmp": %q}`, newMonitor(t, "/mnt/web/root.img")))
+	info := k.made("one")
+	require.Equal(t, layer.ConsistencyCrash, info.Consistency)
+	require.Nil(t, info.Warning)
+	require.Contains(t, k.events.Text("web"), "guest-held vm=web snapshot=one mode=pause ms=")
+	require.NoFileExists(t, k.frozenFile())
+}
