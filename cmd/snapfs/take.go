@@ -31,109 +31,122 @@ type taker struct {
 	missed map[layer.VMID]string // why the last snapshot of a VM was not what its policy wants
 }
 
+// attempt is one snapshot that is being taken.
+type attempt struct {
+	*taker
+	vm      *layer.VM
+	request fs.CreateRequest
+	policy  layer.QuiescePolicy
+	running bool // a file of it is open for writing
+	session *quiesce.Session
+	warning string // beside the session's own
+}
+
 // take takes a snapshot: layer's errors, ETIMEDOUT and EIO for guests and scripts, EINVAL for hooks that there are not.
 // After an error there is no snapshot.
 func (t *taker) take(v *layer.VM, r fs.CreateRequest) (layer.SnapshotInfo, error) {
 	turn := t.turn(v.ID())
 	turn.Lock()
 	defer turn.Unlock()
-	// Whatever can be refused is, before a script runs.
-	running, err := v.MayCreate(r.CreateOptions)
-	if err != nil {
+	a := &attempt{taker: t, vm: v, request: r, policy: v.Policy().Quiesce}
+	if err := a.check(); err != nil {
 		return layer.SnapshotInfo{}, err
 	}
-	p := v.Policy().Quiesce
-	session, err := quiesce.New(quiesce.Request{
-		Policy: quiescePolicy(p), VM: v.Name(), Snapshot: r.Name, Hooks: r.Hooks, Running: running,
-		Mark: func(held *quiesce.Held) error { return t.held.mark(v.ID(), held) },
-	})
-	if err != nil {
-		return layer.SnapshotInfo{}, err
-	}
-	if running && p.Mode != string(quiesce.ModeNone) && t.held.isReleasing(v.ID()) {
-		return layer.SnapshotInfo{}, layer.Errorf(syscall.EIO, "the guest of VM %q could not be let go of yet; see its log", v.Name())
-	}
-	var warning string
-	if running && r.Files == nil { // else somebody chose what is in it
-		if warning, err = t.checkDisks(v); err != nil {
-			return layer.SnapshotInfo{}, err
-		}
-	}
-	info, outcome, err := t.attempt(v, session, warning, r.CreateOptions, running)
-	if outcome.Held != nil {
-		t.held.release(v.ID(), *outcome.Held)
-	}
-	if outcome.Paused > 0 {
-		t.event(v.Name(), "guest-held", "snapshot", r.Name, "mode", p.Mode, "ms", outcome.Paused.Milliseconds())
-	}
-	t.note(v.ID(), p, outcome, err)
+	info, err := a.run()
+	a.settle(err)
 	return info, err
 }
 
-// attempt goes through the session, to its end whatever happens. The snapshot gets the warning along with the session's.
-func (t *taker) attempt(v *layer.VM, s *quiesce.Session, warning string, o layer.CreateOptions, running bool) (layer.SnapshotInfo, quiesce.Outcome, error) {
-	pending, err := t.begin(v, s, o, running)
+// check refuses what can be refused before a script runs.
+func (a *attempt) check() (err error) {
+	if a.running, err = a.vm.MayCreate(a.request.CreateOptions); err != nil {
+		return err
+	}
+	a.session, err = quiesce.New(quiesce.Request{
+		Policy: quiescePolicy(a.policy), VM: a.vm.Name(), Snapshot: a.request.Name, Hooks: a.request.Hooks, Running: a.running,
+		Mark: func(held *quiesce.Held) error { return a.held.mark(a.vm.ID(), held) },
+	})
+	if err != nil || !a.running {
+		return err
+	}
+	if a.freezes() && a.held.isReleasing(a.vm.ID()) {
+		return layer.Errorf(syscall.EIO, "the guest of VM %q could not be let go of yet; see its log", a.vm.Name())
+	}
+	if a.request.Files == nil { // else somebody chose what is in it
+		a.warning, err = a.checkDisks(a.vm)
+	}
+	return err
+}
+
+// freezes says whether the policy holds guests still in one way or another.
+func (a *attempt) freezes() bool { return a.policy.Mode != string(quiesce.ModeNone) }
+
+// run goes through the session, to its end whatever happens.
+func (a *attempt) run() (layer.SnapshotInfo, error) {
+	defer a.session.End(a.ctx)
+	pending, err := a.begin()
 	if err != nil {
-		return layer.SnapshotInfo{}, s.End(t.ctx), err
+		return layer.SnapshotInfo{}, err
 	}
-	info, err := t.hold(s, pending, warning)
-	before := s.Outcome()
-	outcome := s.End(t.ctx)
-	if err == nil && (outcome.Consistency != before.Consistency || outcome.Warning != before.Warning) {
-		info = t.relabel(v, pending, info, verdictOf(outcome, warning))
+	info, err := a.hold(pending)
+	if err != nil {
+		return layer.SnapshotInfo{}, err
 	}
-	return info, outcome, err
+	before := a.session.Outcome()
+	if after := a.session.End(a.ctx); after.Consistency != before.Consistency || after.Warning != before.Warning {
+		info = a.relabel(pending, info)
+	}
+	return info, nil
 }
 
 // begin does all that the guest need not wait for.
-func (t *taker) begin(v *layer.VM, s *quiesce.Session, o layer.CreateOptions, running bool) (*layer.Pending, error) {
-	if err := s.Start(t.ctx); err != nil {
+func (a *attempt) begin() (*layer.Pending, error) {
+	if err := a.session.Start(a.ctx); err != nil {
 		return nil, err
 	}
-	pending, err := v.PrepareSnapshot(o)
+	pending, err := a.vm.PrepareSnapshot(a.request.CreateOptions)
 	if err != nil {
 		return nil, err
 	}
-	if pending.Running() && !running && v.Policy().Quiesce.Mode != string(quiesce.ModeNone) {
+	if pending.Running() && !a.running && a.freezes() {
 		pending.Abort()
-		return nil, layer.Errorf(syscall.EIO, "the guest of VM %q was started meanwhile; create the snapshot again", v.Name())
+		return nil, layer.Errorf(syscall.EIO, "the guest of VM %q was started meanwhile; create the snapshot again", a.vm.Name())
 	}
 	return pending, nil
 }
 
 // hold freezes, swaps and thaws. The snapshot is sealed from the swap on, for the guest's thaw may wait for a flush, and
 // flushes wait for that; but nobody sees it before it is known whether the guest was quiet.
-func (t *taker) hold(s *quiesce.Session, pending *layer.Pending, warning string) (info layer.SnapshotInfo, err error) {
+func (a *attempt) hold(pending *layer.Pending) (info layer.SnapshotInfo, err error) {
 	verdict, sealed := make(chan layer.Verdict, 1), make(chan struct{})
-	var sealErr error
-	holdErr := s.Hold(t.ctx, func() error {
+	holdErr := a.session.Hold(a.ctx, func() error {
 		pending.Swap()
 		go func() {
 			defer close(sealed)
-			info, sealErr = pending.Seal(func() layer.Verdict { return <-verdict })
+			info, err = pending.Seal(func() layer.Verdict { return <-verdict })
 		}()
 		return nil
 	})
-	outcome := s.Outcome()
-	if !outcome.Swapped {
+	if !a.session.Outcome().Swapped {
 		pending.Abort()
 		return layer.SnapshotInfo{}, holdErr
 	}
-	given := verdictOf(outcome, warning)
+	given := a.verdict()
 	given.Err = holdErr
 	verdict <- given
 	<-sealed
-	return info, sealErr
+	return info, err
 }
 
-// verdictOf is what layer has to know. Whether a file was open for writing at the swap it knows itself.
-func verdictOf(o quiesce.Outcome, warning string) layer.Verdict {
-	verdict := layer.Verdict{Warning: warning}
+// verdict is what is known so far. Whether a file was open for writing at the swap layer knows itself.
+func (a *attempt) verdict() layer.Verdict {
+	o := a.session.Outcome()
+	verdict := layer.Verdict{Warning: a.warning}
 	if o.Consistency != quiesce.Off {
 		verdict.Consistency = o.Consistency
 	}
 	switch {
-	case warning == "":
+	case a.warning == "":
 		verdict.Warning = o.Warning
 	case o.Warning != "":
 		verdict.Warning += "; " + o.Warning
@@ -142,15 +155,27 @@ func verdictOf(o quiesce.Outcome, warning string) layer.Verdict {
 }
 
 // relabel adds to a snapshot what the post scripts came to. It is there in any case.
-func (t *taker) relabel(v *layer.VM, pending *layer.Pending, info layer.SnapshotInfo, verdict layer.Verdict) layer.SnapshotInfo {
-	again, err := pending.Relabel(verdict)
+func (a *attempt) relabel(pending *layer.Pending, info layer.SnapshotInfo) layer.SnapshotInfo {
+	again, err := pending.Relabel(a.verdict())
 	switch {
 	case err == nil:
 		return again
 	case !errors.Is(err, syscall.ENOENT): // somebody deleted it
-		t.event(v.Name(), "label-failed", "snapshot", info.Name, "error", err)
+		a.event(a.vm.Name(), "label-failed", "snapshot", info.Name, "error", err)
 	}
 	return info
+}
+
+// settle tells what was done to the guest, and goes on letting go of it if need be.
+func (a *attempt) settle(err error) {
+	o := a.session.Outcome()
+	if o.Held != nil {
+		a.held.release(a.vm.ID(), *o.Held)
+	}
+	if o.Paused > 0 {
+		a.event(a.vm.Name(), "guest-held", "snapshot", a.request.Name, "mode", a.policy.Mode, "ms", o.Paused.Milliseconds())
+	}
+	a.note(a.vm.ID(), a.policy, o, err)
 }
 
 // note keeps whether the guest was brought to rest, for status.
