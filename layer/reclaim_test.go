@@ -218,6 +218,27 @@ func TestReclaimBringsNothingBack(t *testing.T) {
 	requireSame(t, make([]byte, 4*blockSize), content(t, f), "a discarded block")
 }
 
+// What a shrink cuts off is given back from retired layers, too, that were looked through before.
+func TestReclaimAfterShrink(t *testing.T) {
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 0)
+	write(t, f, blocksOf(1, 4), 0)
+	snapshot(t, v, "s")
+	drop(t, v, "s")
+	settle(t, s)
+	require.EqualValues(t, 4*blockSize, s.Stats().LayerBytes)
+	resize(t, f, blockSize)
+	f.awaitVoid()
+	settle(t, s)
+	require.EqualValues(t, blockSize, s.Stats().LayerBytes)
+	resize(t, f, 0)
+	f.awaitVoid()
+	settle(t, s)
+	require.Equal(t, Stats{Layers: 1}, layerStats(s))
+	requireEmptyDir(t, layersDir(s))
+}
+
 // A block given up and written again is not punched, whichever comes first.
 func TestPunchSparesWhatWasWrittenAgain(t *testing.T) {
 	s := newStore(t, Options{})
