@@ -80,6 +80,11 @@ func ParsePolicy(document []byte) (Policy, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return Policy{}, Errorf(syscall.EINVAL, "policy: something follows the document")
 	}
+	for _, list := range []*[]string{&p.Exclude, &p.Shareable, &p.Quiesce.Mountpoints, &p.Quiesce.Pre, &p.Quiesce.Post} {
+		if *list == nil { // from null
+			*list = []string{}
+		}
+	}
 	return p, p.check()
 }
 

@@ -14,6 +14,9 @@ func TestParsePolicy(t *testing.T) {
 	p, err = ParsePolicy([]byte(`{"limit": {"bytes": "20GiB"}, "keep": {"daily": 7}, "schedule": "0 * * * *"}`))
 	require.NoError(t, err)
 	require.Equal(t, 3, p.Keep.Undo, "what is left out is as by default")
+	p, err = ParsePolicy([]byte(`{"quiesce": {"pre": null, "post": null, "mountpoints": null}, "exclude": null, "shareable": null}`))
+	require.NoError(t, err)
+	require.Equal(t, DefaultPolicy(), p)
 
 	for _, bad := range []string{
 		``, `[]`, `{} {}`, `{"limits": {}}`, `{"quiesce": {"mode": "hard"}}`, `{"quiesce": {"mode": "agent"}}`,

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"sync"
 
 	"github.com/snapfs/snapfs/fs"
 	"github.com/snapfs/snapfs/layer"
@@ -17,6 +18,7 @@ type keeper struct {
 	taker    *taker
 	schedule *schedule
 	stop     context.CancelFunc
+	work     sync.WaitGroup
 }
 
 // startKeeper first lets go of guests that an earlier daemon left held.
@@ -30,6 +32,7 @@ func startKeeper(store *layer.Store, events *fs.EventLog, mountpoint string) *ke
 		schedule: newSchedule(filepath.Join(store.Dir(), "schedule"), store, t.take, events.Add),
 	}
 	k.schedule.work.Go(func() { k.schedule.run(ctx) })
+	k.work.Go(func() { (&compliance{store: store, event: events.Add}).watch(ctx) })
 	return k
 }
 
@@ -44,4 +47,5 @@ func (k *keeper) close() {
 	k.stop()
 	k.schedule.work.Wait()
 	k.held.work.Wait()
+	k.work.Wait()
 }
