@@ -19,7 +19,9 @@
 // From sending freeze to having thawed no more than [Policy].Timeout passes, which is 10 s at most: what Windows' VSS
 // allows. The host keeps that time itself and thaws when it is over, whatever the swap is doing. Thaw is always sent: after
 // an error of freeze, after no answer to it, over a new connection if the old one is stuck. It is sent without
-// waiting for a sign of life, so that an agent that still works on freeze finds it next.
+// waiting for a sign of life, so that an agent that still works on freeze finds it next. One that cannot be thawed in
+// time is left to [Release], in the background: behind a virtio port an agent does not get past the answer to
+// freeze, and so not to thaw, while nobody is connected.
 //
 // Together a Session's calls wait for guest and monitor at most three times the timeout: once to reach them, once in the
 // window, once to thaw a guest that did not answer in it. Scripts and a memory image come on top.
