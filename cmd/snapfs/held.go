@@ -36,7 +36,11 @@ func (h *heldGuests) path(id layer.VMID) string {
 // mark writes down, durably, how a VM's guest is about to be held; nil says that it is not any more.
 func (h *heldGuests) mark(id layer.VMID, held *quiesce.Held) error {
 	if held == nil {
-		return os.Remove(h.path(id)) // should it be back after a crash, it does no harm
+		err := os.Remove(h.path(id)) // should it be back after a crash, it does no harm
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
 	}
 	if err := os.Mkdir(h.dir, 0o700); err == nil {
 		if err := syncDir(filepath.Dir(h.dir)); err != nil {

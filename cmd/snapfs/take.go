@@ -11,6 +11,8 @@ package main
 import (
 	"context"
 	"errors"
+	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -62,6 +64,9 @@ func (a *attempt) check() (err error) {
 	if a.running, err = a.vm.MayCreate(a.request.CreateOptions); err != nil {
 		return err
 	}
+	if err := a.checkScripts(); err != nil {
+		return err
+	}
 	a.session, err = quiesce.New(quiesce.Request{
 		Policy: quiescePolicy(a.policy), VM: a.vm.Name(), Snapshot: a.request.Name, Hooks: a.request.Hooks, Running: a.running,
 		Mark: func(held *quiesce.Held) error { return a.held.mark(a.vm.ID(), held) },
@@ -76,6 +81,17 @@ func (a *attempt) check() (err error) {
 		a.warning, err = a.checkDisks(a.vm)
 	}
 	return err
+}
+
+// checkScripts refuses scripts in the mount. Starting one would have this process wait for itself: a thread that starts a
+// program can't be stopped, as the garbage collector must, and the kernel asks the other threads for the script.
+func (a *attempt) checkScripts() error {
+	for _, path := range slices.Concat(a.policy.Pre, a.policy.Post) {
+		if isWithin(filepath.Clean(path), a.mountpoint) {
+			return layer.Errorf(syscall.EINVAL, "script %s lies in the mount; keep it elsewhere", path)
+		}
+	}
+	return nil
 }
 
 // freezes says whether the policy holds guests still in one way or another.

@@ -213,6 +213,11 @@ func TestScripts(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "web one copy\n", string(said), "only the scripts so named run")
 
+	k.policy(`{"pre": ["/mnt/web/stop-db"]}`)
+	_, err = k.create("three")
+	require.Equal(t, syscall.EINVAL, layer.Errno(err))
+	require.ErrorContains(t, err, "lies in the mount")
+	k.policy(`{"mode": "agent", "agent": "AGENT", ` + scripts + `}`)
 	_, err = k.create("three", "nosuch")
 	require.Equal(t, syscall.EINVAL, layer.Errno(err))
 	_, err = k.create("two")
