@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // keptEvents is how many events a log shows, for each VM and for the whole mount.
@@ -121,7 +122,7 @@ func formatEvent(t time.Time, vm, event string, attrs []any) string {
 // quoteValue quotes what would not read back as one word.
 func quoteValue(s string) string {
 	needs := func(r rune) bool { return r == ' ' || r == '"' || r == '=' || !strconv.IsPrint(r) }
-	if s == "" || strings.ContainsFunc(s, needs) {
+	if s == "" || !utf8.ValidString(s) || strings.ContainsFunc(s, needs) {
 		return strconv.Quote(s)
 	}
 	return s

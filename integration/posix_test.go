@@ -542,7 +542,7 @@ func posixLongName(t *testing.T, dir string) {
 	writeFile(t, filepath.Join(dir, name), []byte("x"))
 	require.Equal(t, []string{name}, names(t, dir))
 	_, err := os.Create(filepath.Join(dir, name+"n"))
-	require.ErrorIs(t, err, syscall.ENAMETOOLONG)
+	require.ErrorIs(t, err, syscall.EINVAL)
 	writeFile(t, filepath.Join(dir, "größe 大.img"), []byte("y"))
 	require.Len(t, names(t, dir), 2)
 }

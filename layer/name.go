@@ -29,7 +29,6 @@ var controlNames = map[string]bool{
 }
 
 // CheckName returns EINVAL, with what is wrong with it, for a name that a thing of this kind can't have.
-// A name over 255 bytes is ENAMETOOLONG where POSIX says so: for directories and files.
 func CheckName(kind NameKind, name string) error {
 	bad := func(why string) error {
 		return Errorf(syscall.EINVAL, "%q can't name a %s: %s", name, kind, why)
@@ -38,9 +37,6 @@ func CheckName(kind NameKind, name string) error {
 	case name == "":
 		return bad("it is empty")
 	case len(name) > 255:
-		if kind != NameSnapshot {
-			return Errorf(syscall.ENAMETOOLONG, "%s name of %d bytes: at most 255", kind, len(name))
-		}
 		return bad("it is longer than 255 bytes")
 	case !utf8.ValidString(name):
 		return bad("it is not UTF-8")

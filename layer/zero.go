@@ -41,7 +41,16 @@ func (f *File) zero(off, n int64, keepSize bool) error {
 		// Past the end there is nothing, but the last block goes on to where it ends.
 		end = min(end, (size+blockSize-1)&^(blockSize-1))
 	}
-	for off < end {
+	for chain := f.state.Load().chain; off < end; {
+		if off%blockmap.RegionSize == 0 {
+			var err error
+			if off, err = f.vm.store.skipHole(chain, off, end); err != nil {
+				return err
+			}
+			if off == end {
+				break
+			}
+		}
 		n := min(end-off, blockmap.RegionSize-off%blockmap.RegionSize)
 		if err := f.zeroRegion(off, n); err != nil {
 			return err
