@@ -5,6 +5,7 @@ package fs
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 )
 
@@ -41,7 +42,12 @@ func (p *parser) parseJSON(text []byte) error {
 	return nil
 }
 
-func badJSON(err error) error { return invalid("bad JSON: %v", err) }
+func badJSON(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return invalid("bad JSON: it ends in the middle")
+	}
+	return invalid("bad JSON: %v", err)
+}
 
 // setJSON takes the value of one key.
 func (p *parser) setJSON(key string, value json.RawMessage) error {

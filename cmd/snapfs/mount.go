@@ -109,7 +109,7 @@ func (m mountSpec) checkMountpoint() error {
 	case err != nil:
 		return err
 	case mounted != nil && mounted.fsType == fsType:
-		return fmt.Errorf("mountpoint %s: store %s is already mounted there", point, mounted.source)
+		return fmt.Errorf("mountpoint %s: store %s is already mounted there; unmount it first with `snapfs umount %[1]s`", point, mounted.source)
 	case len(entries) > 0:
 		return fmt.Errorf("mountpoint %s is not empty: mount at an empty directory", point)
 	}
