@@ -207,3 +207,44 @@ func requireLog(t *testing.T, vm, text string) {
 		return strings.Contains(string(readFile(t, filepath.Join(vm, ".snapshots", "log"))), text)
 	}, patience, 10*time.Millisecond, text)
 }
+
+// TestPause stops the machine through its monitor, which also tells of a disk
+// that no snapshot has.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	vm := m.vm("busy")
+	w := startWriter(t, m.disk("busy", "disk.img", 128<<20))
+	least := w.goesOn()
+	mustSnapfs(t, "policy", vm, "set", "quiesce.mode=pause", "quiesce.qmp="+w.MonitorPath())
+	require.Contains(t, mustSnapfs(t, "quiesce", vm, "--check"), "machine running")
+	made := mustCommand(t, vm, "create", "paused").Snapshot
+	require.Equal(t, "crash", made.Consistency)
+	require.Nil(t, made.Warning, "all disks are found in the VM's directory")
+	requireLog(t, vm, "guest-held vm=busy snapshot=paused mode=pause ms=")
+	w.goesOn()
+	require.GreaterOrEqual(t, countSound(t, snapshotPath(vm, "paused", "disk.img")), least)
+
+	_, err := w.Monitor("stop", nil)
+	require.NoError(t, err)
+	mustCommand(t, vm, "create", "stopped")
+	state, err := w.Monitor("query-status", nil)
+	require.NoError(t, err)
+	require.Contains(t, string(state), `"paused"`, "who stood still before stands still after")
+	_, err = w.Monitor("cont", nil)
+	require.NoError(t, err)
+
+	foreign := filepath.Join(t.TempDir(), "lun.img")
+	writeFile(t, foreign, make([]byte, 1<<20))
+	_, err = w.Monitor("blockdev-add", map[string]any{
+		"node-name": "lun", "driver": "raw", "file": map[string]any{"driver": "file", "filename": foreign},
+	})
+	require.NoError(t, err)
+	_, err = w.Monitor("device_add", map[string]any{"driver": "virtio-blk-pci", "drive": "lun", "id": "lun0"})
+	require.NoError(t, err)
+	failSnapfs(t, foreign, "create", vm, "foreign")
+	mustSnapfs(t, "policy", vm, "set", "exclude=lun.img")
+	mustSnapfs(t, "create", vm, "excluded")
+	require.Equal(t, []string{"paused", "stopped", "excluded"}, snapshotNames(t, vm))
+	require.NoError(t, w.Quit(t.Context()))
+}
