@@ -43,7 +43,7 @@ func victim(arg string) {
 		fmt.Println("failed to open:", err)
 		os.Exit(1)
 	}
-	go w.hammer()
+	go w.hammer(w.count)
 	for {
 		for _, step := range []func() error{w.write, w.flush, w.step} {
 			if err := step(); err != nil {
@@ -78,10 +78,10 @@ func (w *worker) open(dir string) error {
 }
 
 // hammer writes the third file, reads it, and gives it back again.
-func (w *worker) hammer() {
-	f, r := w.files[0], rand.New(rand.NewPCG(w.count, 3))
+func (w *worker) hammer(n uint64) {
+	f, r := w.files[0], rand.New(rand.NewPCG(n, 3))
 	var p [8 * sector]byte
-	for n := w.count; ; n++ {
+	for ; ; n++ {
 		first := victimFirst + r.IntN(victimEnd-victimFirst-8)
 		for i := range 8 {
 			stamp(p[i*sector:], first+i, n)
