@@ -35,6 +35,7 @@ type Options struct {
 // Index is the database of a store. All its methods may be called at the same time.
 type Index struct {
 	db     *badger.DB
+	dir    string
 	maxTx  int
 	notify func(error)
 	commit func(txn *badger.Txn, version uint64) error // Badger's; tests make it fail
@@ -47,6 +48,9 @@ type Index struct {
 	committed uint64         // version of the newest commit on disk; only the writer changes it
 	reading   map[uint64]int // Views under way by the version they read
 	views     sync.WaitGroup // Views under way; Add only under mu and before closed
+
+	allocated map[string]bool // by the writer alone: files that have their room
+	unchecked int             // likewise: bytes committed since that was last looked at
 
 	writerDone chan struct{}
 	closeOnce  sync.Once
@@ -72,6 +76,8 @@ func open(b badger.Options, o Options) (*Index, error) {
 	}
 	x := &Index{
 		db:         db,
+		dir:        b.Dir,
+		allocated:  make(map[string]bool),
 		maxTx:      maxTransaction(db),
 		notify:     o.Failed,
 		commit:     func(txn *badger.Txn, version uint64) error { return txn.CommitAt(version, nil) },
@@ -80,6 +86,7 @@ func open(b badger.Options, o Options) (*Index, error) {
 	}
 	x.wake.L = &x.mu
 	x.publish(db.MaxVersion())
+	preallocate(x.dir, x.allocated)
 	go x.writer()
 	return x, nil
 }

@@ -157,6 +157,10 @@ func (x *Index) write(p *pending) error {
 		return err
 	}
 	x.publish(version)
+	if x.unchecked += p.size; x.unchecked >= preallocEvery {
+		x.unchecked = 0
+		preallocate(x.dir, x.allocated)
+	}
 	return nil
 }
 

@@ -74,6 +74,9 @@ func putPunch(tx *blockmap.Tx, id LayerID, region uint64, blocks *blockmap.Bitma
 
 // punch gives back blocks of a layer that the index has let go of. In a head, they may have been written again since.
 func (r *reclaimer) punch(l *layer, region uint64) error {
+	if r.store.tree.layer(l.id) != l {
+		return nil // it left, and its file with it
+	}
 	var p punch
 	err := r.store.index.View(func(tx *blockmap.Tx) (err error) {
 		p, err = getPunch(tx, l.id, region)
