@@ -59,6 +59,9 @@ func (a *app) destroy(path string, yes bool) error {
 	if err := refuseIfWritten(d.vm.dir, d.files); err != nil {
 		return err
 	}
+	if err := refuseIfKept(d.vm.dir); err != nil {
+		return err
+	}
 	if !yes {
 		if !isTerminal(a.stdin) {
 			return fmt.Errorf("%s: nobody to ask whether to destroy it; say --yes", path)
@@ -70,6 +73,16 @@ func (a *app) destroy(path string, yes bool) error {
 	}
 	defer a.working("destroying")()
 	return d.destroy()
+}
+
+// refuseIfKept refuses before anything is deleted, where the VM's directory could not be removed in the end.
+func refuseIfKept(dir string) error {
+	for _, path := range []string{dir, filepath.Dir(dir)} {
+		if err := unix.Access(path, unix.W_OK|unix.X_OK); err != nil {
+			return fmt.Errorf("you may not remove what is in %s: %w; nothing was destroyed", path, err)
+		}
+	}
+	return nil
 }
 
 // vmFiles are the files of a VM's current state.

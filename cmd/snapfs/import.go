@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
 )
 
 // sector is what qemu-img counts in: the size of an image is a multiple of it.
@@ -49,6 +51,9 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 func (a *app) importImage(ctx context.Context, image, target string, force bool) error {
 	vm, err := openVM(filepath.Dir(target))
 	if err != nil {
+		return err
+	}
+	if err := layer.CheckName(layer.NameFile, filepath.Base(target)); err != nil {
 		return err
 	}
 	if err := checkTarget(target, force); err != nil {
