@@ -35,7 +35,7 @@ func newDisk(t *testing.T) *disk {
 	require.NoError(t, os.Truncate(d.image, 1<<30))
 	command(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", d.image)
 	d.attach(t)
-	t.Cleanup(func() { command(t, "umount", d.mount) })
+	t.Cleanup(func() { command(t, "umount", "--lazy", d.mount) }) // also where a failed test left a file open
 	return d
 }
 
