@@ -66,6 +66,7 @@ func (f *File) flushWith(l *layer, w *headState, meta func() fileMeta, dataOnly 
 	}
 	w.dirty.End(err == nil)
 	if err != nil {
+		w.change(b.counts, func(*blockmap.Dirty) {})
 		w.failed.Store(true)
 		f.vm.store.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
 		return err
@@ -82,7 +83,7 @@ type batch struct {
 	layer   *layer
 	meta    fileMeta
 	saved   fileMeta
-	blocks  int64
+	counts  counts
 	hasFile bool // the index does not know of the data file yet
 	deltas  map[uint64]*blockmap.Delta
 	punch   map[uint64]*blockmap.Bitmap
@@ -101,13 +102,14 @@ func beginFlush(l *layer, w *headState, meta func() fileMeta, dataOnly bool) *ba
 	w.mu.Lock()
 	b.punch, w.punch = w.punch, nil
 	b.covered, w.covered = w.covered, nil
-	w.mu.Unlock()
+	b.counts, w.counts = w.counts, counts{}
 	b.deltas = w.dirty.Begin()
+	w.mu.Unlock()
 	b.meta = meta()
+	b.meta.allocated = b.saved.allocated + b.counts.allocated // that of just these blocks
 	if dataOnly && b.meta.size == b.saved.size && len(b.deltas) == 0 {
 		b.meta = b.saved
 	}
-	b.blocks = l.blocks.Load()
 	b.hasFile = l.hasFile.Load() && !w.recorded
 	return b
 }
@@ -173,7 +175,7 @@ func (b *batch) regions() []uint64 {
 
 func (f *File) putFlushed(tx *blockmap.Tx, b *batch) error {
 	err := edit(tx, catalogKey(tableLayer, b.layer.id), func(r *layerRecord) {
-		r.Blocks = b.blocks
+		r.Blocks += b.counts.held
 		r.HasFile = r.HasFile || b.hasFile
 	})
 	if err != nil || b.meta == b.saved {

@@ -46,9 +46,26 @@ type headState struct {
 	recorded bool       // guarded by flushing: the index knows of the data file
 	gone     bool       // guarded by flushing: nothing is committed any more
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows, and keeps changes to dirty in step with it
+	counts  counts
 	punch   map[uint64]*blockmap.Bitmap // by region: blocks given up since the last flush
 	covered map[layerRegion]struct{}    // regions of layers below that lost a block to this head since then
+}
+
+// counts are by how many blocks what is dirty changes what the file shows as data, and what the layer holds.
+type counts struct{ allocated, held int64 }
+
+// change makes a change to what is dirty, with what it does to the counts.
+func (w *headState) change(by counts, set func(*blockmap.Dirty)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	set(&w.dirty)
+	w.counts.add(by)
+}
+
+func (c *counts) add(by counts) {
+	c.allocated += by.allocated
+	c.held += by.held
 }
 
 type layerRegion struct {

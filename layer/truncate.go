@@ -62,21 +62,23 @@ func (f *File) shrink(size int64) error {
 		return err
 	}
 	cut := uint64(size+blockSize-1) / blockSize
-	if err := f.commitCut(st.head, cut, size); err != nil {
+	meta, err := f.commitCut(st.head, cut, size)
+	if err != nil {
 		return err
 	}
+	w.saved = meta
 	f.showCut(st, w, cut, size)
 	return nil
 }
 
-func (f *File) commitCut(head *layer, cut uint64, size int64) error {
-	if !f.isLinked() {
-		return nil
-	}
+func (f *File) commitCut(head *layer, cut uint64, size int64) (fileMeta, error) {
 	meta := f.meta()
 	meta.size = size
 	meta.allocated = min(meta.allocated, int64((size+blockSize-1)/blockSize))
-	return f.vm.store.update(func(tx *blockmap.Tx) error {
+	if !f.isLinked() {
+		return meta, nil
+	}
+	return meta, f.vm.store.update(func(tx *blockmap.Tx) error {
 		err := edit(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.setMeta(meta) })
 		if err != nil {
 			return err
@@ -101,7 +103,6 @@ func (f *File) showCut(st *fileState, w *headState, cut uint64, size int64) {
 	f.refreshChain()
 	st.chain.InvalidateFrom(cut)
 	f.size.Store(size)
-	w.saved = f.meta()
 	f.voiding.Store(newGate())
 	s.work.Go(func() { f.clearVoid(st.head) })
 }
@@ -157,13 +158,20 @@ func (f *File) clearBehind(head *layer, cut uint64) error {
 	if err != nil {
 		return err
 	}
-	f.allocated.Store(blocks)
-	return s.update(func(tx *blockmap.Tx) error {
+	w := head.writer()
+	w.flushing.Lock() // a flush counts on from what was committed
+	defer w.flushing.Unlock()
+	err = s.update(func(tx *blockmap.Tx) error {
 		if err := editIfThere(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.Allocated = blocks }); err != nil {
 			return err
 		}
 		return editIfThere(tx, catalogKey(tableLayer, head.id), func(r *layerRecord) { r.Void = nil })
 	})
+	if err == nil {
+		w.saved.allocated = blocks
+		f.allocated.Store(blocks)
+	}
+	return err
 }
 
 // clearFrom clears a layer's records from a block up.

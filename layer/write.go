@@ -267,13 +267,17 @@ var blockPool = sync.Pool{New: func() any { return new([blockSize]byte) }}
 func (f *File) own(st *fileState, owner LayerID, from, to uint64) {
 	region, w := from/blockmap.RegionBlocks, st.head.writer()
 	base := region * blockmap.RegionBlocks
+	by := counts{held: int64(to - from)}
+	if owner == 0 {
+		by.allocated = by.held
+	}
 	st.chain.LockRegion(region)
-	w.dirty.Set(region, blockmap.KindData, int(from-base), int(to-base))
+	w.change(by, func(d *blockmap.Dirty) { d.Set(region, blockmap.KindData, int(from-base), int(to-base)) })
 	st.chain.Set(region, int(from-base), int(to-base), st.head.id)
 	st.chain.UnlockRegion(region)
-	st.head.blocks.Add(int64(to - from))
+	st.head.blocks.Add(by.held)
+	f.allocated.Add(by.allocated)
 	if owner == 0 {
-		f.allocated.Add(int64(to - from))
 		return
 	}
 	f.vm.store.covered(w, owner, region)

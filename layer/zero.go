@@ -165,24 +165,30 @@ func (f *File) saidBelow(st *fileState, region uint64) (*blockmap.Bitmap, error)
 // disown notes that blocks of a region, which were owner's, read as zeros now.
 func (f *File) disown(st *fileState, owner LayerID, below *blockmap.Bitmap, region uint64, from, to int) {
 	w := st.head.writer()
-	st.chain.LockRegion(region)
-	for i := from; i < to; {
-		kind, next := blockmap.KindNone, below.Next(i)
-		if next == i {
-			kind, next = blockmap.KindZero, below.NextClear(i)
-		}
-		next = min(next, to)
-		w.dirty.Set(region, kind, i, next)
-		i = next
+	by := counts{allocated: int64(from - to)}
+	if owner == st.head.id {
+		by.held = by.allocated
 	}
+	st.chain.LockRegion(region)
+	w.change(by, func(d *blockmap.Dirty) {
+		for i := from; i < to; {
+			kind, next := blockmap.KindNone, below.Next(i)
+			if next == i {
+				kind, next = blockmap.KindZero, below.NextClear(i)
+			}
+			next = min(next, to)
+			d.Set(region, kind, i, next)
+			i = next
+		}
+	})
 	st.chain.Set(region, from, to, 0)
 	st.chain.UnlockRegion(region)
-	f.allocated.Add(int64(from - to))
+	f.allocated.Add(by.allocated)
+	st.head.blocks.Add(by.held)
 	if owner != st.head.id {
 		f.vm.store.covered(w, owner, region)
 		return
 	}
-	st.head.blocks.Add(int64(from - to))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.punch == nil {
