@@ -4,6 +4,7 @@ package layer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -179,6 +180,27 @@ func snapshotTwice(v *VM, name string, temporary bool) error {
 		_, err = v.DeleteSnapshots([]string{name})
 	}
 	return err
+}
+
+// snapshotInVain prepares a snapshot of which nothing is left: because it is aborted, or worth nothing once it is there.
+func snapshotInVain(v *VM, name string, abort bool) error {
+	p, err := v.PrepareSnapshot(CreateOptions{Name: name})
+	if err != nil {
+		return err
+	}
+	if abort {
+		p.Abort()
+	} else {
+		p.Swap()
+		bad := errors.New("the guest was not quiet")
+		if _, err := p.Seal(func() Verdict { return Verdict{Err: bad} }); !errors.Is(err, bad) {
+			return fmt.Errorf("a snapshot that should have gone: %v", err)
+		}
+	}
+	if _, err := v.Snapshot(name); Errno(err) != syscall.ENOENT {
+		return fmt.Errorf("snapshot %s should not be there: %v", name, err)
+	}
+	return nil
 }
 
 func sameTwice(w *View) error {
