@@ -3,6 +3,8 @@ package layer
 // Reclaim: giving back, in the background, what of retired layers nobody sees any more.
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -225,21 +227,24 @@ func (s *Store) retireSnapshots(gone []*Snapshot) {
 		}
 	}
 	s.tree.Unlock()
-	for _, l := range layers {
-		s.reclaim.addRun(l)
-	}
+	s.reclaim.addRun(layers...)
 }
 
-// addRun queues a retired layer and the run of retired ones below it, which it was perhaps the only one to read; the
-// oldest first, so that those above find out that there is nothing below them any more.
-func (r *reclaimer) addRun(l *layer) {
+// addRun queues retired layers and the runs of retired ones below them, which they were perhaps the only ones to read;
+// the oldest first, so that those above find out that there is nothing below them any more.
+func (r *reclaimer) addRun(layers ...*layer) {
 	t := r.store.tree
 	var jobs []job
 	t.RLock()
-	for ; l != nil && !l.liveLocked(); l = t.belowLocked(l) {
-		jobs = append([]job{{layer: l, whole: true}}, jobs...)
+	met := make(map[*layer]bool)
+	for _, l := range layers {
+		for ; l != nil && !l.liveLocked() && !met[l]; l = t.belowLocked(l) {
+			met[l] = true
+			jobs = append(jobs, job{layer: l, whole: true})
+		}
 	}
 	t.RUnlock()
+	slices.SortFunc(jobs, func(a, b job) int { return cmp.Compare(a.layer.id, b.layer.id) }) // ids rise along every chain
 	r.add(jobs...)
 }
 
@@ -345,6 +350,9 @@ func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZero
 // neededLocked says which of blocks some reader over l sees in l or below it. In an Update, it sees what is being
 // committed.
 func (t *tree) neededLocked(tx *blockmap.Tx, l *layer, region uint64, blocks blockmap.Bitmap) (blockmap.Bitmap, error) {
+	if run := l.runLocked(); run != nil {
+		return neededByRun(tx, run, l, region, blocks)
+	}
 	var needed blockmap.Bitmap
 	for _, child := range t.childrenLocked(l) {
 		seen := blocks
@@ -365,6 +373,45 @@ func (t *tree) neededLocked(tx *blockmap.Tx, l *layer, region uint64, blocks blo
 		needed.Or(&seen)
 	}
 	return needed, nil
+}
+
+// runLocked are the layers over l up to the first that is live, if they all stand in l's lineage and nothing else grows
+// from l or any of them; nil otherwise. Of thousands of deleted snapshots nearly all layers stand like that.
+func (l *layer) runLocked() []*layer {
+	n := l.lineage
+	i, ok := n.index(l.id)
+	if !ok || n.into || len(l.grown) > 0 {
+		return nil
+	}
+	for j, above := range n.layers[i+1:] {
+		if above.liveLocked() {
+			return n.layers[i+1 : i+1+j+1]
+		}
+		if len(above.grown) > 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// neededByRun is neededLocked for a straight run: one scan of the records that there are, not a look-up for each layer.
+func neededByRun(tx *blockmap.Tx, run []*layer, l *layer, region uint64, blocks blockmap.Bitmap) (blockmap.Bitmap, error) {
+	base := region * blockmap.RegionBlocks
+	for _, above := range run {
+		if above.cut < base+blockmap.RegionBlocks {
+			blocks.ClearRange(int(max(above.cut, base)-base), blockmap.RegionBlocks)
+		}
+	}
+	top := run[len(run)-1].id
+	err := tx.RegionRecords(l.lineage.id, region, top, func(id LayerID, r *blockmap.Record) bool {
+		if id <= l.id {
+			return false
+		}
+		covered := r.Covered()
+		blocks.AndNot(&covered)
+		return !blocks.Empty()
+	})
+	return blocks, err
 }
 
 // idleZeros says, for each region, where a zero bit of l hides nothing: nothing below it has data. As what lies below
