@@ -50,6 +50,19 @@ func (d *Dirty) Delta(region uint64) (Delta, bool) {
 	return sum, true
 }
 
+// Held returns the blocks of a region that either generation has as data: one that is being committed as data counts, also
+// if it has changed again since.
+func (d *Dirty) Held(region uint64) (held Bitmap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, generation := range []map[uint64]*Delta{d.current, d.committing} {
+		if delta := generation[region]; delta != nil {
+			held.Or(&delta.Data)
+		}
+	}
+	return held
+}
+
 // Begin takes what is dirty for a commit and returns it by region: exactly that is to be committed, and nobody changes it
 // until End. Only one commit may be under way; a second Begin panics.
 func (d *Dirty) Begin() map[uint64]*Delta {

@@ -115,3 +115,21 @@ func TestDirtyTakenIsImmutable(t *testing.T) {
 	require.True(t, ok)
 	require.True(t, delta.Zero.Full(), "what came since wins over what is put back")
 }
+
+// A block that is being committed as data is held, though it was given up meanwhile: a crash may leave that commit.
+func TestDirtyHeld(t *testing.T) {
+	var d Dirty
+	d.Set(0, KindData, 1, 3)
+	d.Begin()
+	d.Set(0, KindNone, 1, 2)
+	d.Set(0, KindData, 5, 6)
+	held := d.Held(0)
+	var got []int
+	held.Runs(func(from, to int) { got = append(got, from, to) })
+	require.Equal(t, []int{1, 3, 5, 6}, got)
+	d.End(true)
+	held = d.Held(0)
+	require.False(t, held.Has(1))
+	require.False(t, held.Has(2))
+	require.True(t, held.Has(5))
+}

@@ -112,9 +112,9 @@ func (r *reclaimer) punchBlocks(l *layer, p punch) (blockmap.Bitmap, error) {
 		defer f.lockBlocks(base, base+blockmap.RegionBlocks-1)()
 	}
 	var held blockmap.Bitmap
-	delta := l.unsaved(p.region) // before the view: what it misses is committed by then
+	unsaved := l.unsaved(p.region) // before the view: what it misses is committed by then
 	err = s.index.View(func(tx *blockmap.Tx) (err error) {
-		held, err = s.tree.heldWith(tx, l, p.region, &delta)
+		held, err = s.tree.heldWith(tx, l, p.region, &unsaved)
 		return err
 	})
 	if err != nil {
@@ -210,8 +210,8 @@ func (r *reclaimer) forgetPunched(tx *blockmap.Tx, p punch) (gone int64, more bo
 	if err != nil {
 		return 0, false, err
 	}
-	delta := p.of.unsaved(p.region)
-	held, err := r.store.tree.heldWith(tx, p.of, p.region, &delta)
+	unsaved := p.of.unsaved(p.region)
+	held, err := r.store.tree.heldWith(tx, p.of, p.region, &unsaved)
 	if err != nil {
 		return 0, false, err
 	}
@@ -240,23 +240,21 @@ func (r *reclaimer) writtenBy(l *layer) *File {
 	return l.owner
 }
 
-// unsaved is what of a region the index does not have of l yet.
-func (l *layer) unsaved(region uint64) (delta blockmap.Delta) {
+// unsaved are the blocks of a region that the index does not know l to hold yet, and will or may.
+func (l *layer) unsaved(region uint64) (blocks blockmap.Bitmap) {
 	if w := l.writer(); w != nil {
-		delta, _ = w.dirty.Delta(region)
+		blocks = w.dirty.Held(region)
 	}
-	return delta
+	return blocks
 }
 
-// heldWith are the blocks of a region that l holds as far as is committed, or will when delta is: a crash may leave
-// either.
-func (t *tree) heldWith(tx *blockmap.Tx, l *layer, region uint64, delta *blockmap.Delta) (blockmap.Bitmap, error) {
+// heldWith are the blocks of a region that l holds, or will or may hold when what is unsaved is committed: whatever a
+// crash leaves, none of them may be a hole.
+func (t *tree) heldWith(tx *blockmap.Tx, l *layer, region uint64, unsaved *blockmap.Bitmap) (blockmap.Bitmap, error) {
 	t.RLock()
+	defer t.RUnlock()
 	rec, err := l.recordLocked(tx, region)
-	t.RUnlock()
-	committed := rec.Data
-	delta.Apply(&rec)
-	rec.Data.Or(&committed)
+	rec.Data.Or(unsaved)
 	return rec.Data, err
 }
 
