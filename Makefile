@@ -35,10 +35,10 @@ check:
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
-unit:
+unit: deps
 	$(GO) test $$($(GO) list ./... | grep -v /integration)
 
-race:
+race: deps
 	CGO_ENABLED=1 $(GO) test -race $(RACE)
 
 # Real mounts and real guests, driven through the built binary.
