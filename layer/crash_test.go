@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/snapfs/snapfs/blockmap"
 )
 
 func TestKilled(t *testing.T) {
@@ -112,6 +114,7 @@ func (p *promised) note(t *testing.T, line string) {
 func (p *promised) verify(t *testing.T) {
 	t.Helper()
 	requireSound(t, p.dir)
+	requireTrueCounts(t, p.dir)
 	s, err := Open(p.dir, Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
@@ -185,4 +188,31 @@ func victimCounts(t *testing.T, read func(file string) []byte) (counts []uint64,
 		}
 	}
 	return counts, zeros
+}
+
+// requireTrueCounts checks that the index counts as many blocks of each layer as it lists.
+func requireTrueCounts(t *testing.T, dir string) {
+	t.Helper()
+	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{})
+	require.NoError(t, err)
+	defer index.Close()
+	c, err := readCatalog(index)
+	require.NoError(t, err)
+	listed := make(map[LayerID]int64)
+	err = index.View(func(tx *blockmap.Tx) error {
+		for lin := range c.lineages {
+			err := tx.Records(lin, func(_ uint64, id LayerID, r *blockmap.Record) error {
+				listed[id] += int64(r.Data.Count())
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	for id, l := range c.layers {
+		require.Equal(t, listed[id], l.Blocks, "blocks of layer %d", id)
+	}
 }
