@@ -37,12 +37,15 @@ func newMount(t *testing.T, flags ...string) (store, point string) {
 func mount(t *testing.T, store, point string, flags ...string) {
 	t.Helper()
 	done(t, append([]string{"mount", store, point}, flags...)...)
+	daemon := watchDaemon(point)
 	t.Cleanup(func() {
+		defer daemon.close()
 		if m, err := mountAt(point); err != nil || m == nil {
 			return
 		}
 		if code, _, stderr := snapfs("umount", point); code != exitDone {
 			_ = unix.Unmount(point, unix.MNT_DETACH)
+			_ = unix.PidfdSendSignal(daemon.pidfd, unix.SIGKILL, nil, 0)
 			t.Error(stderr)
 		}
 	})
