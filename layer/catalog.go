@@ -4,6 +4,7 @@ package layer
 // endian ids; docs/format.md lists them. Reading an unknown member is no error, so that members can be added.
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -127,11 +128,13 @@ func keyID(key []byte, n int) (uint64, error) {
 }
 
 func put(tx *blockmap.Tx, key []byte, record any) {
-	value, err := json.Marshal(record)
-	if err != nil {
+	var value bytes.Buffer
+	e := json.NewEncoder(&value)
+	e.SetEscapeHTML(false) // it would make names six times as long
+	if err := e.Encode(record); err != nil {
 		panic(err) // records are plain data
 	}
-	tx.Put(key, value)
+	tx.Put(key, value.Bytes())
 }
 
 func decode[R any](key, value []byte) (R, error) {

@@ -101,8 +101,13 @@ func (c *change) run(force bool) (running bool, err error) {
 		}
 		running = false
 	}
-	if c.kept != nil && running {
-		c.kept.Consistency = ConsistencyCrash
+	if c.kept != nil {
+		if err := c.kept.fits(c.affected); err != nil {
+			return false, err
+		}
+		if running {
+			c.kept.Consistency = ConsistencyCrash
+		}
 	}
 	return running, c.make()
 }

@@ -89,6 +89,9 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 		n.Excluded = append(n.Excluded, e.Name)
 		n.ExcludedIDs = append(n.ExcludedIDs, e.File.id)
 	}
+	if err := n.fits(files); err != nil {
+		return nil, err
+	}
 	h := &heads{vm: v}
 	for _, f := range files {
 		f.awaitVoid()
@@ -98,6 +101,22 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head})
 	}
 	return &Pending{vm: v, snap: n, heads: h}, h.prepare()
+}
+
+// fits refuses, before anything is done, a snapshot whose record would be too large for the index: 1 MiB. Quotes and
+// backslashes take two bytes, and what is not a name up to 200 a file.
+func (n *Snapshot) fits(files []*File) error {
+	size := 1024 + 2*len(n.Description)
+	for _, f := range files {
+		size += 2*len(f.Name()) + 200
+	}
+	for _, name := range n.Excluded {
+		size += 2*len(name) + 32
+	}
+	if size > 1<<20 {
+		return Errorf(syscall.ENOSPC, "VM %q has too many files with too long names for one snapshot", n.vm.Name())
+	}
+	return nil
 }
 
 // mayCreate says what keeps a snapshot from being made.

@@ -1,6 +1,8 @@
 package layer
 
 import (
+	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -115,4 +117,23 @@ func TestPendingSnapshot(t *testing.T) {
 	report, err := Check(dir)
 	require.NoError(t, err)
 	require.Empty(t, report.Findings)
+}
+
+// What can't be recorded is refused before the swap, and leaves the VM as it was.
+func TestSnapshotTooLargeToRecord(t *testing.T) {
+	s := newStore(t, Options{})
+	v, set, get := previewDisk(t, s)
+	for i := range 1900 {
+		_, _, err := v.Create(fmt.Sprintf("%04d", i)+strings.Repeat("\\", 251), 0o600, 0, 0, true)
+		require.NoError(t, err)
+	}
+	_, err := v.CreateSnapshot(CreateOptions{Name: "one"})
+	require.Equal(t, syscall.ENOSPC, Errno(err))
+	set(v, 5)
+	f, err := v.Lookup("root.img")
+	require.NoError(t, err)
+	require.NoError(t, f.Flush(false))
+	_, err = v.CreateSnapshot(CreateOptions{Name: "one", Files: []string{"root.img"}})
+	require.NoError(t, err, "names alone fit")
+	require.EqualValues(t, 5, get(v))
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -25,6 +26,11 @@ const baseMemory = 192 << 20
 // does. What guests flushed is safe at any moment; what they only wrote is flushed when the store is closed.
 func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready func()) error {
 	raiseLimits()
+	if os.Getenv("GOMAXPROCS") == "" {
+		// The session's loops block in the kernel most of the time. With room for them beside the processors, the
+		// runtime need not find out each time: a flush costs half, a third more of them are done.
+		runtime.GOMAXPROCS(runtime.NumCPU() + 4)
+	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(baseMemory + int64(spec.mapMemory))
 	}
