@@ -3,8 +3,10 @@ package layer
 // Files: what the model does not try, because it takes long, fails, or needs to be set up with care.
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -298,4 +300,27 @@ func TestFailedIndex(t *testing.T) {
 	requireSound(t, s.dir)
 	_, err := os.Stat(s.dir)
 	require.NoError(t, err)
+}
+
+// A VM of about as many files with the longest names as a snapshot can record: what is one transaction stays one.
+func TestManyLongNames(t *testing.T) {
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	const made = 1400
+	for i := range made {
+		makeFile(t, v, fmt.Sprintf("%04d", i)+strings.Repeat(`"`, 251), 0) // which JSON writes as two bytes
+	}
+	snapshot(t, v, "s")
+	revertTo(t, v, RevertOptions{Name: "s"})
+	_, err := v.Preview(PreviewOptions{Name: "s"})
+	require.NoError(t, err)
+	_, err = v.Undo(false)
+	require.NoError(t, err)
+	_, err = v.Clone("s", "copy")
+	require.NoError(t, err)
+	s = reopen(t, s)
+	require.Len(t, vmNamed(t, s, "web").Files(), made)
+	require.Len(t, vmNamed(t, s, "copy").Files(), made)
+	require.NoError(t, s.Close())
+	requireSound(t, s.dir)
 }
