@@ -60,10 +60,10 @@ func (d *disk) cut(t tester) (image string) {
 	return image
 }
 
-// restart mounts what a cut has kept, once nobody uses what was mounted.
+// restart mounts what a cut has kept. A file of what was mounted may still be about to be closed.
 func (d *disk) restart(t tester, image string) {
 	t.Helper()
-	command(t, "umount", d.mount)
+	command(t, "umount", "--lazy", d.mount)
 	require.NoError(t, os.Remove(d.image))
 	d.image = image
 	d.attach(t)
