@@ -24,7 +24,7 @@ func (m *mount) deepen(vm string, d *disk, depth, blocks int, size int64) {
 // a flat one that was written block by block as well, in one layer. Beside them: the same in one piece, which the
 // kernel keeps in large folios, and that exported by qemu-storage-daemon from a raw file and from a qcow2.
 func BenchmarkRandomRead(b *testing.B) {
-	size, depth, rounds, each := int64(256*mib), 300, 9, 700*time.Millisecond
+	size, depth, rounds, each := int64(256*mib), 300, 15, 400*time.Millisecond
 	if testing.Short() {
 		size, depth, rounds, each = 32*mib, 50, 3, 300*time.Millisecond
 	}

@@ -27,7 +27,7 @@ func BenchmarkRandomWrite(b *testing.B) {
 }
 
 func compareWrites(b *testing.B, load ...string) comparison {
-	size, rounds, each := int64(256*mib), 7, 600*time.Millisecond
+	size, rounds, each := int64(256*mib), 9, 400*time.Millisecond
 	if testing.Short() {
 		size, rounds, each = 32*mib, 3, 300*time.Millisecond
 	}
