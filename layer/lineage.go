@@ -124,7 +124,6 @@ type tree struct {
 	sync.RWMutex
 	lineages map[lineageID]*lineage
 	layers   sync.Map // LayerID → *layer, read without the mutex
-	count    int
 }
 
 func newTree() *tree { return &tree{lineages: make(map[lineageID]*lineage)} }
@@ -147,7 +146,6 @@ func (t *tree) layer(id LayerID) *layer {
 func (t *tree) addLocked(l *layer) {
 	l.lineage.layers = append(l.lineage.layers, l)
 	t.layers.Store(l.id, l)
-	t.count++
 }
 
 // removeLocked takes out a layer. A lineage that loses its last one goes too.
@@ -158,7 +156,6 @@ func (t *tree) removeLocked(l *layer) {
 	}
 	l.lineage.layers = slices.Delete(l.lineage.layers, i, i+1)
 	t.layers.Delete(l.id)
-	t.count--
 	if len(l.lineage.layers) == 0 {
 		t.dropLineageLocked(l.lineage)
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -257,5 +256,3 @@ func (s *Store) Stats() Stats {
 	}
 	return st
 }
-
-func (s *Store) String() string { return fmt.Sprintf("store %s", s.dir) }
