@@ -314,7 +314,7 @@ func kill(t tester, s *Store, to string) *Store {
 func abandonWork(s *Store) {
 	close(s.stop)
 	s.reclaim.close()
-	s.work.Wait()
+	s.work.end()
 }
 
 // copyIndex copies an open index that nobody writes to; again, if the database rearranged its files meanwhile.

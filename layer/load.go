@@ -268,8 +268,7 @@ func (s *Store) loadFiles(c *catalog) error {
 		f.setHead(head, nil)
 		v.files[r.Name] = f
 		if head.void != noCut {
-			f.voiding.Store(newGate())
-			s.work.Go(func() { f.clearVoid(head) })
+			f.startVoiding(head)
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ type Store struct {
 	next   atomic.Uint64 // the next id to give out
 
 	reclaim *reclaimer
-	work    sync.WaitGroup // background goroutines
+	work    background
 	stop    chan struct{}
 	closing sync.Once
 	closed  error
@@ -73,7 +73,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s.reclaim.start()
-	s.work.Go(s.flushNowAndThen)
+	s.work.start(s.flushNowAndThen)
 	return s, nil
 }
 
@@ -119,10 +119,35 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		close(s.stop)
 		s.reclaim.close()
-		s.work.Wait()
+		s.work.end()
 		s.closed = errors.Join(s.flushAll(), s.release())
 	})
 	return s.closed
+}
+
+// background is work that goes on beside requests, until the store is closed.
+type background struct {
+	mu      sync.Mutex
+	ended   bool
+	running sync.WaitGroup
+}
+
+// start runs fn, or says that the store is being closed and fn is not run.
+func (b *background) start(fn func()) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.running.Go(fn)
+	}
+	return !b.ended
+}
+
+// end returns once all that was started has returned.
+func (b *background) end() {
+	b.mu.Lock()
+	b.ended = true
+	b.mu.Unlock()
+	b.running.Wait()
 }
 
 func (s *Store) release() error {

@@ -103,8 +103,16 @@ func (f *File) showCut(st *fileState, w *headState, cut uint64, size int64) {
 	f.refreshChain()
 	st.chain.InvalidateFrom(cut)
 	f.size.Store(size)
+	f.startVoiding(st.head)
+}
+
+// startVoiding has what lies behind the cut cleared, by the next start if the store is being closed.
+func (f *File) startVoiding(head *layer) {
 	f.voiding.Store(newGate())
-	s.work.Go(func() { f.clearVoid(st.head) })
+	if !f.vm.store.work.start(func() { f.clearVoid(head) }) {
+		f.broken.Store(true)
+		close(*f.voiding.Swap(nil))
+	}
 }
 
 // clearVoid clears the head's own blocks behind the latest cut. Nothing is written to the file before that is done, so that
