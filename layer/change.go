@@ -266,8 +266,7 @@ func (c *change) showFile(i int) {
 	v, s, e := c.vm, c.vm.store, c.entries[i]
 	record, head := c.fileRecord(i), c.heads.new[i].head
 	var f *File
-	if known, ok := s.files.Load(e.File); ok {
-		f = known.(*File)
+	if f = s.files.Load(e.File); f != nil {
 		f.mu.Lock()
 		f.name, f.attr, f.linked = record.Name, record.Attr, true
 		f.mu.Unlock()

@@ -264,7 +264,7 @@ func (f *File) discard() {
 	back := f.linked || len(f.handles) > 0 // a revert brought it back
 	f.mu.Unlock()
 	s := f.vm.store
-	if _, ok := s.files.Load(f.id); back || !ok {
+	if back || s.files.Load(f.id) == nil {
 		return
 	}
 	if g := f.voiding.Load(); g != nil {

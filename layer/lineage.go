@@ -123,7 +123,7 @@ func (n *lineage) index(id LayerID) (int, bool) {
 type tree struct {
 	sync.RWMutex
 	lineages map[lineageID]*lineage
-	layers   sync.Map // LayerID → *layer, read without the mutex
+	layers   table[LayerID, layer] // read without the mutex
 }
 
 func newTree() *tree { return &tree{lineages: make(map[lineageID]*lineage)} }
@@ -135,11 +135,7 @@ func (t *tree) cutLocked(l *layer, block uint64) {
 }
 
 func (t *tree) layer(id LayerID) *layer {
-	l, ok := t.layers.Load(id)
-	if !ok {
-		return nil
-	}
-	return l.(*layer)
+	return t.layers.Load(id)
 }
 
 // addLocked puts l on top of its lineage, of which it is the newest.

@@ -142,15 +142,14 @@ func (r *reclaimer) beginMerge(n *lineage) (bool, error) {
 func (s *Store) refreshChains() {
 	s.chains.Lock()
 	defer s.chains.Unlock()
-	s.files.Range(func(_, f any) bool {
-		st := f.(*File).state.Load()
+	s.files.Range(func(f *File) bool {
+		st := f.state.Load()
 		st.chain.SetChain(s.tree.chain(st.head))
 		return true
 	})
-	s.views.Range(func(_, w any) bool {
-		w2 := w.(*View)
-		if chain := w2.chain.Load(); chain != nil {
-			chain.SetChain(s.tree.chain(w2.layer))
+	s.views.Range(func(w *View) bool {
+		if chain := w.chain.Load(); chain != nil {
+			chain.SetChain(s.tree.chain(w.layer))
 		}
 		return true
 	})

@@ -93,8 +93,8 @@ func (n *Snapshot) Info() SnapshotInfo {
 	if warning := n.Warning; warning != "" {
 		info.Warning = &warning
 	}
-	if parent, ok := n.vm.store.snapshots.Load(n.Parent); ok && !parent.(*Snapshot).Hidden {
-		name := parent.(*Snapshot).snapshotRecord.Name // of the same VM, so under the same lock
+	if parent := n.vm.store.snapshots.Load(n.Parent); parent != nil && !parent.Hidden {
+		name := parent.snapshotRecord.Name // of the same VM, so under the same lock
 		info.Parent = &name
 	}
 	return info

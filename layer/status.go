@@ -29,8 +29,8 @@ func (v *VM) Status() VMStatus {
 }
 
 func (v *VM) headNameLocked() string {
-	if n, ok := v.store.snapshots.Load(v.head); ok {
-		return n.(*Snapshot).snapshotRecord.Name
+	if n := v.store.snapshots.Load(v.head); n != nil {
+		return n.snapshotRecord.Name
 	}
 	return ""
 }

@@ -46,10 +46,10 @@ type Store struct {
 	mu        sync.RWMutex // guards the maps by name, and VM.name
 	vmsByName map[string]*VM
 
-	vms       sync.Map // VMID → *VM
-	files     sync.Map // FileID → *File, the unlinked and open ones too
-	snapshots sync.Map // SnapshotID → *Snapshot
-	views     sync.Map // LayerID → *View, the open ones
+	vms       table[VMID, VM]
+	files     table[FileID, File] // the unlinked and open ones too
+	snapshots table[SnapshotID, Snapshot]
+	views     table[LayerID, View] // the open ones
 }
 
 // Open opens the store in dir, and makes one where there is none or an empty directory. It refuses, with the reason,
@@ -167,8 +167,8 @@ func (s *Store) release() error {
 // flushAll flushes every file that the catalog knows.
 func (s *Store) flushAll() error {
 	var errs []error
-	s.files.Range(func(_, f any) bool {
-		errs = append(errs, f.(*File).Flush(false))
+	s.files.Range(func(f *File) bool {
+		errs = append(errs, f.Flush(false))
 		return true
 	})
 	return errors.Join(errs...)
@@ -184,8 +184,8 @@ func (s *Store) flushNowAndThen() {
 			return
 		case <-tick.C:
 		}
-		s.files.Range(func(_, f any) bool {
-			if f := f.(*File); f.pending() {
+		s.files.Range(func(f *File) bool {
+			if f.pending() {
 				if err := f.Flush(false); err != nil {
 					s.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
 				}
@@ -239,22 +239,21 @@ func (s *Store) VM(name string) (*VM, error) {
 }
 
 // VMByID finds a VM; ESTALE.
-func (s *Store) VMByID(id VMID) (*VM, error) { return byID[*VM](&s.vms, id, "VM") }
+func (s *Store) VMByID(id VMID) (*VM, error) { return byID(&s.vms, id, "VM") }
 
 // FileByID finds a file of any VM, also one that is unlinked and open; ESTALE.
-func (s *Store) FileByID(id FileID) (*File, error) { return byID[*File](&s.files, id, "file") }
+func (s *Store) FileByID(id FileID) (*File, error) { return byID(&s.files, id, "file") }
 
 // SnapshotByID finds a snapshot of any VM; ESTALE.
 func (s *Store) SnapshotByID(id SnapshotID) (*Snapshot, error) {
-	return byID[*Snapshot](&s.snapshots, id, "snapshot")
+	return byID(&s.snapshots, id, "snapshot")
 }
 
-func byID[T any](m *sync.Map, id any, what string) (T, error) {
-	if v, ok := m.Load(id); ok {
-		return v.(T), nil
+func byID[K ~uint64, V any](t *table[K, V], id K, what string) (*V, error) {
+	if v := t.Load(id); v != nil {
+		return v, nil
 	}
-	var none T
-	return none, Errorf(syscall.ESTALE, "%s %v is gone", what, id)
+	return nil, Errorf(syscall.ESTALE, "%s %v is gone", what, id)
 }
 
 func newStoreRecord() storeRecord {

@@ -42,16 +42,16 @@ func (n *Snapshot) Views() []*View {
 }
 
 func (n *Snapshot) view(e entryRecord) *View {
-	if open, ok := n.vm.store.views.Load(e.Layer); ok {
-		return open.(*View)
+	if open := n.vm.store.views.Load(e.Layer); open != nil {
+		return open
 	}
 	return &View{layer: n.vm.store.tree.layer(e.Layer), snap: n, entry: e, handles: make(map[Handle]struct{})}
 }
 
 // ViewByID finds a snapshot's file by the layer that the snapshot sealed; ESTALE.
 func (s *Store) ViewByID(id LayerID) (*View, error) {
-	if open, ok := s.views.Load(id); ok {
-		return open.(*View), nil
+	if open := s.views.Load(id); open != nil {
+		return open, nil
 	}
 	if l := s.tree.layer(id); l != nil {
 		s.tree.RLock()
@@ -93,9 +93,7 @@ func (w *View) Open(h Handle) error {
 	if w.snap.leaving || v.snapshots[w.snap.snapshotRecord.Name] != w.snap {
 		return Errorf(syscall.ESTALE, "snapshot %q is gone", w.snap.snapshotRecord.Name)
 	}
-	if open, ok := v.store.views.LoadOrStore(w.entry.Layer, w); ok {
-		w = open.(*View)
-	}
+	w = v.store.views.LoadOrStore(w.entry.Layer, w)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.handles[h] = struct{}{}
@@ -111,8 +109,8 @@ func (w *View) Open(h Handle) error {
 func (w *View) Close(h Handle) {
 	v := w.snap.vm
 	v.mu.Lock()
-	if open, ok := v.store.views.Load(w.entry.Layer); ok {
-		w = open.(*View)
+	if open := v.store.views.Load(w.entry.Layer); open != nil {
+		w = open
 	}
 	w.mu.Lock()
 	delete(w.handles, h)
@@ -139,7 +137,7 @@ func (w *View) Read(p []byte, off int64, wait bool) (int, error) {
 // inUseLocked says whether a file of the snapshot is open. The caller holds VM.mu.
 func (n *Snapshot) inUseLocked() bool {
 	for _, e := range n.Files {
-		if _, open := n.vm.store.views.Load(e.Layer); open {
+		if n.vm.store.views.Load(e.Layer) != nil {
 			return true
 		}
 	}
