@@ -4,12 +4,10 @@ package layer
 // DefaultPolicy has it.
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"io"
+	"fmt"
+	"math"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -69,77 +67,85 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// ParsePolicy reads a policy's document; EINVAL with what is wrong.
+// ParsePolicy reads a policy's document; EINVAL with the key and what is wrong with it.
 func ParsePolicy(document []byte) (Policy, error) {
 	p := DefaultPolicy()
-	d := json.NewDecoder(bytes.NewReader(document))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&p); err != nil {
+	if err := readStrictly(document, &p); err != nil {
 		return Policy{}, Errorf(syscall.EINVAL, "policy: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return Policy{}, Errorf(syscall.EINVAL, "policy: something follows the document")
-	}
-	for _, list := range []*[]string{&p.Exclude, &p.Shareable, &p.Quiesce.Mountpoints, &p.Quiesce.Pre, &p.Quiesce.Post} {
-		if *list == nil { // from null
-			*list = []string{}
-		}
 	}
 	return p, p.check()
 }
 
 func (p *Policy) check() error {
-	for _, err := range []error{p.Quiesce.check(), p.Limit.check(), p.Keep.check(), checkFiles("exclude", p.Exclude), checkFiles("shareable", p.Shareable)} {
+	for _, err := range []error{
+		p.Quiesce.check(), checkFiles("exclude", p.Exclude), checkFiles("shareable", p.Shareable), p.Limit.check(),
+		checkSchedule(p.Schedule), p.Keep.check(),
+	} {
 		if err != nil {
-			return err
-		}
-	}
-	if p.Schedule != "" {
-		if _, err := cron.ParseStandard(p.Schedule); err != nil {
-			return Errorf(syscall.EINVAL, "policy: schedule %q: %w", p.Schedule, err)
+			return Errorf(syscall.EINVAL, "policy: %w", err)
 		}
 	}
 	return nil
 }
 
 func checkFiles(key string, names []string) error {
-	for _, name := range names {
+	for i, name := range names {
 		if err := CheckName(NameFile, name); err != nil {
-			return Errorf(syscall.EINVAL, "policy: %s: %w", key, err)
+			return fmt.Errorf("%s[%d]: %w", key, i, err)
 		}
 	}
 	return nil
 }
 
-func (q *QuiescePolicy) check() error {
-	bad := func(format string, args ...any) error {
-		return Errorf(syscall.EINVAL, "policy: quiesce."+format, args...)
+// checkSchedule refuses, too, what is in cron's syntax and never comes, as the 31st of February.
+func checkSchedule(spec string) error {
+	if spec == "" {
+		return nil
 	}
+	plan, err := cron.ParseStandard(spec)
+	if err != nil {
+		return fmt.Errorf(`schedule: %q is not in cron's syntax, as "30 3 * * *" is: %w`, spec, err)
+	}
+	if plan.Next(time.Now()).IsZero() {
+		return fmt.Errorf("schedule: %q never comes", spec)
+	}
+	return nil
+}
+
+func (q *QuiescePolicy) check() error {
 	switch q.Mode {
 	case "none":
 	case "agent", "agent-or-crash":
 		if q.Agent == "" {
-			return bad("mode %s needs quiesce.agent: the socket of the guest agent", q.Mode)
+			return fmt.Errorf("quiesce.mode: %s needs quiesce.agent, the socket of the guest agent", q.Mode)
 		}
 	case "pause":
 		if q.QMP == "" {
-			return bad("mode pause needs quiesce.qmp: QEMU's QMP socket")
+			return errors.New("quiesce.mode: pause needs quiesce.qmp, QEMU's QMP socket")
 		}
 	default:
-		return bad("mode %q: it is none, agent, agent-or-crash or pause", q.Mode)
+		return fmt.Errorf("quiesce.mode: %q is none of none, agent, agent-or-crash, pause", q.Mode)
 	}
 	if t, err := time.ParseDuration(q.Timeout); err != nil || t <= 0 || t > MaxFreeze {
-		return bad("timeout %q: a guest is frozen for more than 0s and at most %s", q.Timeout, MaxFreeze)
+		return fmt.Errorf("quiesce.timeout: %q is not a time such as 5s, of more than 0s and at most %s", q.Timeout, MaxFreeze)
 	}
-	for key, address := range map[string]string{"agent": q.Agent, "qmp": q.QMP} {
-		domain, libvirt := strings.CutPrefix(address, "libvirt:")
-		if address != "" && !filepath.IsAbs(address) && (!libvirt || domain == "") {
-			return bad("%s %q: it is a unix socket's absolute path or libvirt:DOMAIN", key, address)
-		}
+	return errorOf(
+		checkAddress("agent", q.Agent), checkAddress("qmp", q.QMP),
+		checkPaths("pre", q.Pre), checkPaths("post", q.Post), checkPaths("mountpoints", q.Mountpoints))
+}
+
+func checkAddress(key, address string) error {
+	domain, libvirt := strings.CutPrefix(address, "libvirt:")
+	if address == "" || filepath.IsAbs(address) || libvirt && domain != "" && domain[0] != '-' {
+		return nil
 	}
-	for _, path := range slices.Concat(q.Pre, q.Post, q.Mountpoints) {
+	return fmt.Errorf("quiesce.%s: %q is neither a unix socket's absolute path nor libvirt:DOMAIN", key, address)
+}
+
+func checkPaths(key string, paths []string) error {
+	for i, path := range paths {
 		if !filepath.IsAbs(path) {
-			return bad("pre, post and mountpoints have absolute paths; %q is not", path)
+			return fmt.Errorf("quiesce.%s[%d]: %q is not an absolute path", key, i, path)
 		}
 	}
 	return nil
@@ -153,24 +159,37 @@ func (q QuiescePolicy) MaxFrozen() time.Duration {
 
 func (l *LimitPolicy) check() error {
 	if l.Snapshots < 0 {
-		return Errorf(syscall.EINVAL, "policy: limit.snapshots %d is negative", l.Snapshots)
+		return fmt.Errorf("limit.snapshots: %d is negative", l.Snapshots)
 	}
-	if _, err := humanize.ParseBytes(l.Bytes); err != nil {
-		return Errorf(syscall.EINVAL, "policy: limit.bytes %q is not a size such as 20GiB", l.Bytes)
+	if _, err := ParseSize(l.Bytes); err != nil {
+		return fmt.Errorf("limit.bytes: %w", err)
 	}
 	if age, err := time.ParseDuration(l.Age); err != nil || age < 0 {
-		return Errorf(syscall.EINVAL, "policy: limit.age %q is not a duration such as 72h", l.Age)
+		return fmt.Errorf("limit.age: %q is not a time such as 72h", l.Age)
 	}
 	return nil
 }
 
 func (k *KeepPolicy) check() error {
-	for _, n := range []int{k.Undo, k.Hourly, k.Daily, k.Weekly, k.Monthly} {
+	for key, n := range map[string]int{"undo": k.Undo, "hourly": k.Hourly, "daily": k.Daily, "weekly": k.Weekly, "monthly": k.Monthly} {
 		if n < 0 {
-			return Errorf(syscall.EINVAL, "policy: keep has a negative count")
+			return fmt.Errorf("keep.%s: %d is negative", key, n)
 		}
 	}
 	return nil
+}
+
+// ParseSize reads "16MiB", "1.5G" or a number of bytes. A plain letter counts in powers of 1024, as zfs does.
+func ParseSize(text string) (int64, error) {
+	full := text
+	if strings.TrimRight(text, "kKmMgGtTpPeE") != text {
+		full += "iB"
+	}
+	n, err := humanize.ParseBytes(full)
+	if err != nil || n > math.MaxInt64 {
+		return 0, fmt.Errorf("%q is not a size such as 256MiB", text)
+	}
+	return int64(n), nil
 }
 
 // Policy is the VM's.
@@ -203,7 +222,7 @@ func (v *VM) SetPolicy(p Policy) error {
 // checkLimits is EDQUOT where the policy allows no further snapshot. What reverts and commits kept counts for none.
 func (v *VM) checkLimits() error {
 	p := v.Policy()
-	limit, _ := humanize.ParseBytes(p.Limit.Bytes)
+	limit, _ := ParseSize(p.Limit.Bytes)
 	if p.Limit.Snapshots == 0 && limit == 0 {
 		return nil
 	}
@@ -219,8 +238,8 @@ func (v *VM) checkLimits() error {
 	if p.Limit.Snapshots > 0 && count >= p.Limit.Snapshots {
 		return Errorf(syscall.EDQUOT, "VM %q has %d snapshots, and its policy allows %d; delete one", v.Name(), count, p.Limit.Snapshots)
 	}
-	if limit > 0 && uint64(bytes) >= limit {
-		return Errorf(syscall.EDQUOT, "the snapshots of VM %q take %s, and its policy allows %s; delete one", v.Name(), humanize.IBytes(uint64(bytes)), humanize.IBytes(limit))
+	if limit > 0 && bytes >= limit {
+		return Errorf(syscall.EDQUOT, "the snapshots of VM %q take %s, and its policy allows %s; delete one", v.Name(), humanize.IBytes(uint64(bytes)), humanize.IBytes(uint64(limit)))
 	}
 	return nil
 }

@@ -16,19 +16,62 @@ func TestParsePolicy(t *testing.T) {
 	p, err = ParsePolicy([]byte(`{"limit": {"bytes": "20GiB"}, "keep": {"daily": 7}, "schedule": "0 * * * *"}`))
 	require.NoError(t, err)
 	require.Equal(t, 3, p.Keep.Undo, "what is left out is as by default")
-	p, err = ParsePolicy([]byte(`{"quiesce": {"pre": null, "post": null, "mountpoints": null}, "exclude": null, "shareable": null}`))
-	require.NoError(t, err)
-	require.Equal(t, DefaultPolicy(), p)
-
-	for _, bad := range []string{
-		``, `[]`, `{} {}`, `{"limits": {}}`, `{"quiesce": {"mode": "hard"}}`, `{"quiesce": {"mode": "agent"}}`,
-		`{"quiesce": {"mode": "pause"}}`, `{"quiesce": {"timeout": "11s"}}`, `{"quiesce": {"timeout": "0s"}}`,
-		`{"quiesce": {"agent": "agent.sock"}}`, `{"quiesce": {"agent": "libvirt:"}}`, `{"quiesce": {"pre": ["stop-db"]}}`,
-		`{"limit": {"bytes": "lots"}}`, `{"limit": {"age": "3 days"}}`, `{"limit": {"snapshots": -1}}`,
-		`{"keep": {"daily": -1}}`, `{"schedule": "hourly"}`, `{"exclude": ["a/b"]}`,
+	for document, says := range map[string]string{
+		``:                                     "JSON",
+		`{"keep": {"undo": 3}`:                 "JSON",
+		`{"schedule": 'x'}`:                    "byte 14",
+		`[]`:                                   "an object",
+		`null`:                                 "an object",
+		`{} {}`:                                "something follows",
+		"{\"schedule\": \"\xff\"}":             "UTF-8",
+		`{"limits": {}}`:                       "limits: no such key; there are quiesce, ",
+		`{"Schedule": ""}`:                     "Schedule: no such key",
+		`{"quiesce": {"Mode": "none"}}`:        "quiesce.Mode: no such key; there are mode, ",
+		`{"schedule": "", "schedule": ""}`:     "schedule: given twice",
+		`{"keep": {"undo": 1, "undo": 1}}`:     "keep.undo: given twice",
+		`{"exclude": null}`:                    "exclude: it is a list",
+		`{"exclude": "swap.img"}`:              "exclude: it is a list",
+		`{"exclude": ["a", null]}`:             "exclude[1]: it is a text",
+		`{"exclude": ["a/b"]}`:                 "exclude[0]: ",
+		`{"quiesce": null}`:                    "quiesce: it is an object",
+		`{"quiesce": {"timeout": 10}}`:         "quiesce.timeout: it is a text",
+		`{"quiesce": {"timeout": "10"}}`:       "quiesce.timeout: ",
+		`{"quiesce": {"timeout": "11s"}}`:      "quiesce.timeout: ",
+		`{"quiesce": {"timeout": "0s"}}`:       "quiesce.timeout: ",
+		`{"quiesce": {"guest_hooks": 1}}`:      "quiesce.guest_hooks: it is true or false",
+		`{"quiesce": {"mode": "hard"}}`:        "quiesce.mode: ",
+		`{"quiesce": {"mode": "agent"}}`:       "quiesce.mode: ",
+		`{"quiesce": {"mode": "pause"}}`:       "quiesce.mode: ",
+		`{"quiesce": {"agent": "agent.sock"}}`: "quiesce.agent: ",
+		`{"quiesce": {"agent": "libvirt:"}}`:   "quiesce.agent: ",
+		`{"quiesce": {"qmp": "libvirt:-c"}}`:   "quiesce.qmp: ",
+		`{"quiesce": {"pre": ["stop-db"]}}`:    "quiesce.pre[0]: ",
+		`{"limit": {"bytes": "lots"}}`:         "limit.bytes: ",
+		`{"limit": {"bytes": 5}}`:              "limit.bytes: it is a text",
+		`{"limit": {"age": "3 days"}}`:         "limit.age: ",
+		`{"limit": {"snapshots": -1}}`:         "limit.snapshots: ",
+		`{"limit": {"snapshots": 1.5}}`:        "limit.snapshots: it is a whole number",
+		`{"limit": {"snapshots": 1e99}}`:       "limit.snapshots: it is a whole number",
+		`{"keep": {"daily": -1}}`:              "keep.daily: ",
+		`{"schedule": "hourly"}`:               "schedule: ",
+		`{"schedule": "0 0 31 2 *"}`:           "schedule: \"0 0 31 2 *\" never comes",
 	} {
-		_, err := ParsePolicy([]byte(bad))
-		require.Equal(t, syscall.EINVAL, Errno(err), bad)
+		_, err := ParsePolicy([]byte(document))
+		require.Equal(t, syscall.EINVAL, Errno(err), document)
+		require.ErrorContains(t, err, says, document)
+		require.NotContains(t, err.Error(), "Go ", document)
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "17": 17, "4k": 4096, "16M": 16 << 20, "16MiB": 16 << 20, "1.5G": 3 << 29} {
+		n, err := ParseSize(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, n, text)
+	}
+	for _, text := range []string{"", "-1", "lots", "16Mi B", "9E9"} {
+		_, err := ParseSize(text)
+		require.Error(t, err, text)
 	}
 }
 

@@ -62,7 +62,7 @@ func TestPolicyCommand(t *testing.T) {
 	require.Contains(t, done(t, "policy", vm), "exclude              swap.img, tmp.img\n")
 	require.Contains(t, done(t, "policy", "--json", vm), `"limit":{"snapshots":1,`)
 	require.Contains(t, done(t, "policy", vm, "set", "limit.age=72h", "--json"), `{"policy":{"quiesce":`)
-	require.Contains(t, refused(t, "policy", vm, "set", "limit.age=old"), "not a duration")
+	require.Contains(t, refused(t, "policy", vm, "set", "limit.age=old"), "limit.age")
 	require.Contains(t, refused(t, "policy", vm, "set", "quiesce.mode=agent"), "needs quiesce.agent")
 
 	done(t, "create", vm, "one")

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 
@@ -13,17 +12,13 @@ import (
 	"github.com/snapfs/snapfs/layer"
 )
 
-// parseSize reads "16MiB", "1.5G" or a number of bytes. A plain letter counts in powers of 1024, as zfs does.
+// parseSize reads a size that is not zero.
 func parseSize(text string) (int64, error) {
-	full := text
-	if strings.TrimRight(text, "kKmMgGtTpPeE") != text {
-		full += "iB"
+	n, err := layer.ParseSize(text)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("%q is not a size such as 256MiB", text)
 	}
-	n, err := humanize.ParseBytes(full)
-	if err != nil || n == 0 || n > math.MaxInt64 {
-		return 0, fmt.Errorf("%q is not a size such as 256MiB", text)
-	}
-	return int64(n), nil
+	return n, err
 }
 
 // showSize writes bytes as one word, "1.5GiB".
