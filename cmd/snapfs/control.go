@@ -153,7 +153,7 @@ func (p place) tell(name string, text []byte) (answer, error) {
 	return reply, nil
 }
 
-// refusal is an error in the daemon's words that still knows its errno.
+// refusal is an error in the words of the daemon, or of a program, that still knows its errno or exit code.
 type refusal struct {
 	text  string
 	cause error

@@ -139,6 +139,34 @@ func TestImageFailures(t *testing.T) {
 	require.Empty(t, leftovers(t, dir))
 }
 
+// An image that lost its end is refused, whatever the format, and so is one that builds on such an image.
+func TestImportOfATruncatedImage(t *testing.T) {
+	_, point := newMount(t)
+	vm := newVM(t, point, "web", "")
+	dir := t.TempDir()
+	raw := filepath.Join(dir, "disk.raw")
+	require.NoError(t, os.WriteFile(raw, bytes.Repeat([]byte("data"), 1<<20), 0o600))
+	for _, format := range []string{"qcow2", "vmdk", "vdi", "vhdx"} {
+		image := filepath.Join(dir, "image."+format)
+		qemuImgRun(t, "convert", "-O", format, raw, image)
+		size := func() int64 {
+			st, err := os.Stat(image)
+			require.NoError(t, err)
+			return st.Size()
+		}
+		done(t, "import", "--force", image, filepath.Join(vm, "new.img"))
+		require.NoError(t, os.Truncate(image, size()/2))
+		require.Regexp(t, "incomplete|truncated", refused(t, "import", image, filepath.Join(vm, format+".img")))
+	}
+	top := filepath.Join(dir, "top.qcow2")
+	qemuImgRun(t, "create", "-f", "qcow2", "-F", "vdi", "-b", filepath.Join(dir, "image.vdi"), top)
+	require.Contains(t, refused(t, "import", top, filepath.Join(vm, "top.img")), "image.vdi is incomplete")
+	require.Empty(t, leftovers(t, vm))
+	entries, err := os.ReadDir(vm)
+	require.NoError(t, err)
+	require.Len(t, entries, 2, "root.img and new.img")
+}
+
 // slowQemuImg puts a qemu-img into PATH that converts so slowly that it can be interrupted.
 func slowQemuImg(t *testing.T) {
 	t.Helper()

@@ -63,10 +63,11 @@ func (a *app) importImage(ctx context.Context, image, target string, force bool)
 	if err != nil {
 		return err
 	}
-	info, err := inspectImage(ctx, image)
+	chain, err := a.soundImage(ctx, image)
 	if err != nil {
 		return err
 	}
+	info := chain[0]
 	size := info.Size
 	if info.Format == "raw" && source.Mode().IsRegular() {
 		size = source.Size() // qemu-img rounds it up
@@ -82,6 +83,16 @@ func (a *app) importImage(ctx context.Context, image, target string, force bool)
 		}
 		return part.Truncate(size)
 	})
+}
+
+// soundImage finds out what an image is, and that it is whole.
+func (a *app) soundImage(ctx context.Context, image string) ([]imageInfo, error) {
+	defer a.working("checking the image")()
+	chain, err := inspectImage(ctx, image)
+	if err == nil {
+		err = checkImages(ctx, chain)
+	}
+	return chain, err
 }
 
 // checkTarget refuses to write over a file without being told, and over one that a guest writes at all.

@@ -28,25 +28,26 @@ func formatByName(path string) string { return formats[strings.ToLower(filepath.
 
 // imageInfo is what qemu-img says about an image. Size: bytes that a guest sees.
 type imageInfo struct {
+	Name   string `json:"filename"`
 	Format string `json:"format"`
 	Size   int64  `json:"virtual-size"`
 }
 
-// inspectImage asks qemu-img what an image is.
-func inspectImage(ctx context.Context, path string) (imageInfo, error) {
-	args := []string{"info", "--output=json"}
+// inspectImage asks qemu-img what an image is, and those that it builds on.
+func inspectImage(ctx context.Context, path string) ([]imageInfo, error) {
+	args := []string{"info", "--output=json", "--backing-chain"}
 	if format := formatByName(path); format != "" {
 		args = append(args, "-f", format)
 	}
 	var out bytes.Buffer
 	if err := runQemuImg(ctx, append(args, "--", localFile(path)), &out); err != nil {
-		return imageInfo{}, err
+		return nil, err
 	}
-	var info imageInfo
-	if err := json.Unmarshal(out.Bytes(), &info); err != nil {
-		return info, fmt.Errorf("qemu-img info makes no sense: %w", err)
+	var chain []imageInfo
+	if err := json.Unmarshal(out.Bytes(), &chain); err != nil || len(chain) == 0 {
+		return nil, fmt.Errorf("qemu-img info makes no sense: %q", oneLine(out.String()))
 	}
-	return info, nil
+	return chain, nil
 }
 
 // localFile keeps qemu-img from taking a path such as "nbd:host" for something else.
@@ -78,7 +79,7 @@ func runQemuImg(ctx context.Context, args []string, stdout io.Writer) error {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	case err != nil && words.Len() > 0:
-		return errors.New(oneLine(words.String()))
+		return &refusal{text: oneLine(words.String()), cause: err}
 	case err != nil:
 		return fmt.Errorf("qemu-img: %w", err)
 	}
