@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -30,7 +31,7 @@ func runScript(ctx context.Context, path string, env []string, limit time.Durati
 	case err == nil:
 		return nil
 	case timedOut(err):
-		err = fmt.Errorf("killed after %v", limit) // EIO: it is guests and monitors that are ETIMEDOUT
+		return &Error{Errno: syscall.ETIMEDOUT, Text: fmt.Sprintf("script %s: killed after %v", path, limit), cause: err}
 	case lastLine(stderr) != "":
 		err = fmt.Errorf("%w: %s", err, lastLine(stderr))
 	}

@@ -25,6 +25,9 @@ func (a *app) checkCmd() *cobra.Command {
 }
 
 func (a *app) check(dir string, asJSON bool) error {
+	if err := refuseMount(dir); err != nil {
+		return err
+	}
 	done := a.working("checking")
 	report, err := layer.Check(dir)
 	done()
@@ -42,6 +45,15 @@ func (a *app) check(dir string, asJSON bool) error {
 		return fmt.Errorf("%s: %s", dir, count(n, "finding"))
 	}
 	return nil
+}
+
+// refuseMount tells who names a mount what to do: its store is what can be checked, and only while nobody has it open.
+func refuseMount(dir string) error {
+	mounted, err := mountAt(dir)
+	if err != nil || mounted == nil || mounted.fsType != fsType {
+		return err
+	}
+	return fmt.Errorf("%s is a mount: unmount it with `snapfs umount %[1]s`, then check its store with `snapfs check %[2]s`", dir, mounted.source)
 }
 
 func (a *app) showReport(r layer.Report) {

@@ -40,6 +40,9 @@ func TestSnapshotCommands(t *testing.T) {
 	require.Contains(t, done(t, "log", vm), "create")
 	require.Contains(t, done(t, "status", vm), "web")
 	require.Contains(t, done(t, "status", point), point)
+	require.Contains(t, done(t, "status", vm, "-H"), "vm\tweb\n")
+	require.Contains(t, done(t, "policy", vm, "-o", "value,key"), "none   quiesce.mode")
+	require.Contains(t, refused(t, "check", point), "snapfs umount "+point)
 
 	out := done(t, "revert", vm, "base")
 	require.Regexp(t, `^kept as before-revert-\S+\n$`, out)

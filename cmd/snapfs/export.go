@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,6 +74,9 @@ func (a *app) export(ctx context.Context, source, image, format string, force bo
 		return err
 	}
 	temporary, err := takeTemporary(vm, file)
+	if errors.Is(err, syscall.EBUSY) { // a preview
+		return a.exportQuiet(ctx, vm, path, image, format, force)
+	}
 	if err != nil {
 		return err
 	}
@@ -81,6 +85,11 @@ func (a *app) export(ctx context.Context, source, image, format string, force bo
 }
 
 func (a *app) exportFile(ctx context.Context, source, image, format string, force bool) error {
+	return a.writeImage(ctx, source, image, format, force, func() error { return nil })
+}
+
+// writeImage writes a file to an image, which appears if the check that follows is content.
+func (a *app) writeImage(ctx context.Context, source, image, format string, force bool, check func() error) error {
 	st, err := os.Stat(source)
 	if err != nil {
 		return err
@@ -88,10 +97,35 @@ func (a *app) exportFile(ctx context.Context, source, image, format string, forc
 	return replaceFile(filepath.Dir(image), image, force, func(part *os.File) error {
 		// Not through the page cache: nobody will read this again.
 		err := a.convertImage(ctx, "exporting", "-T", "none", "-f", "raw", "-O", format, localFile(source), localFile(part.Name()))
-		if err != nil || format != "raw" {
+		if err == nil && format == "raw" {
+			err = part.Truncate(st.Size()) // qemu-img rounds it up
+		}
+		if err != nil {
 			return err
 		}
-		return part.Truncate(st.Size()) // qemu-img rounds it up
+		return check()
+	})
+}
+
+// exportQuiet exports a file as it is, which nobody may change meanwhile.
+func (a *app) exportQuiet(ctx context.Context, vm place, path, image, format string, force bool) error {
+	preview, err := vm.previewed()
+	if err != nil {
+		return err
+	}
+	before, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if err := refuseIfWritten(vm.dir, []os.FileInfo{before}); err != nil {
+		return fmt.Errorf("the VM previews %s, so that no snapshot of it can be taken: %w", preview, err)
+	}
+	return a.writeImage(ctx, path, image, format, force, func() error {
+		after, err := os.Stat(path)
+		if err == nil && (!after.ModTime().Equal(before.ModTime()) || after.Size() != before.Size()) {
+			err = errors.New("somebody wrote to it meanwhile; stop the guest and export again")
+		}
+		return err
 	})
 }
 

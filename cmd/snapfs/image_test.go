@@ -121,6 +121,37 @@ func TestExportOfASnapshot(t *testing.T) {
 	require.Contains(t, refused(t, "export", filepath.Join(vm, "none.img"), image, "--force"), "no such file")
 }
 
+// During a preview no snapshot can be taken, so that nobody may write.
+func TestExportDuringAPreview(t *testing.T) {
+	_, point := newMount(t)
+	vm := newVM(t, point, "web", "first")
+	disk := filepath.Join(vm, "root.img")
+	done(t, "create", vm, "base")
+	done(t, "preview", vm, "base")
+	write(t, disk, "tried")
+	image := filepath.Join(t.TempDir(), "image.raw")
+	done(t, "export", disk, image)
+	require.Equal(t, "tried", start(t, image, 5))
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	require.NoError(t, err)
+	require.Contains(t, refused(t, "export", "--force", disk, image), "previews base")
+	require.NoError(t, f.Close())
+	slowQemuImg(t)
+	require.NoError(t, os.WriteFile(disk, bytes.Repeat([]byte("data"), 1<<18), 0o600))
+	dir := t.TempDir()
+	exit := make(chan int)
+	var stderr bytes.Buffer
+	go func() {
+		exit <- run(context.Background(), []string{"export", disk, filepath.Join(dir, "out.raw")}, nil, io.Discard, &stderr)
+	}()
+	require.Eventually(t, func() bool { return len(leftovers(t, dir)) > 0 }, patience, 10*time.Millisecond)
+	write(t, disk, "again")
+	require.Equal(t, exitFailed, <-exit)
+	require.Contains(t, stderr.String(), "wrote to it meanwhile")
+	require.NoFileExists(t, filepath.Join(dir, "out.raw"))
+	require.Empty(t, leftovers(t, dir))
+}
+
 // What fails leaves nothing behind.
 func TestImageFailures(t *testing.T) {
 	_, point := newMount(t)

@@ -117,13 +117,23 @@ func (m mountSpec) checkMountpoint() error {
 }
 
 // checkApart refuses a store and a mountpoint one of which lies in the other: the store would hide or contain itself.
+// Nor does either lie in another mount of ours: making the store would make a VM there.
 func (m mountSpec) checkApart() error {
-	store, err := resolve(m.store)
+	store, err := resolveMissing(m.store)
 	if err != nil {
 		return fmt.Errorf("store %s: %w", m.store, err)
 	}
 	if isWithin(m.mountpoint, store) || isWithin(store, m.mountpoint) {
 		return fmt.Errorf("mountpoint %s and store %s lie one in the other: mount elsewhere", m.mountpoint, m.store)
+	}
+	for what, path := range map[string]string{"store": store, "mountpoint": m.mountpoint} {
+		around, err := mountAround(path)
+		switch {
+		case err != nil:
+			return err
+		case around != nil && around.fsType == fsType:
+			return fmt.Errorf("%s %s lies in the mount of store %s at %s: choose a directory outside of it", what, path, around.source, around.point)
+		}
 	}
 	return nil
 }

@@ -222,6 +222,12 @@ func TestMountRefusals(t *testing.T) {
 			require.Contains(t, line, c.says)
 		}
 	}
+	vm := newVM(t, point, "web", "")
+	for _, inside := range []string{filepath.Join(point, "db"), filepath.Join(vm, "store"), filepath.Join(point, "db", "store")} {
+		require.Contains(t, refused(t, "mount", inside, filepath.Join(dir, "empty")), "lies in the mount of store "+store+" at "+point)
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(point, "db"), 0o755), "no VM was made")
+	require.Contains(t, refused(t, "mount", fresh, filepath.Join(point, "db")), "lies in the mount")
 	require.NoDirExists(t, fresh, "a refusal comes before the store is made")
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -101,6 +102,29 @@ func mountAtPoint(point string) (*mountEntry, error) {
 		}
 	}
 	return nil, nil
+}
+
+// mountAround returns the mount that a path, which resolve gave, lies in.
+func mountAround(path string) (*mountEntry, error) {
+	for ; ; path = filepath.Dir(path) {
+		m, err := mountAtPoint(path)
+		if err != nil || m != nil || path == "/" {
+			return m, err
+		}
+	}
+}
+
+// resolveMissing is resolve for a path of which the last elements may not exist yet.
+func resolveMissing(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Lstat(abs); !errors.Is(err, os.ErrNotExist) {
+		return resolve(abs)
+	}
+	dir, err := resolveMissing(filepath.Dir(abs))
+	return filepath.Join(dir, filepath.Base(abs)), err
 }
 
 // resolve makes a path absolute and free of links. The last element may be a mountpoint that answers no more.

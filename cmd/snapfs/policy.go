@@ -15,6 +15,7 @@ import (
 
 func (a *app) policyCmd() *cobra.Command {
 	var asJSON bool
+	var table tableFlags
 	cmd := &cobra.Command{
 		Use:   "policy VM [set KEY=VALUE…]",
 		Short: "Show a VM's policy, or change keys of it",
@@ -40,15 +41,16 @@ A list is given as a,b or as JSON, an empty one as nothing. Either all changes a
 			if len(args) > 1 {
 				return a.setPolicy(p, args[2:], asJSON)
 			}
-			return a.showPolicy(p, asJSON)
+			return a.showPolicy(p, table, asJSON)
 		},
 	}
+	table.add(cmd, columnNames(fieldColumns("key")))
 	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
 
 // showPolicy writes a line for each key; as JSON, one line for all.
-func (a *app) showPolicy(p place, asJSON bool) error {
+func (a *app) showPolicy(p place, table tableFlags, asJSON bool) error {
 	text, err := p.read("policy")
 	if err != nil {
 		return err
@@ -65,11 +67,7 @@ func (a *app) showPolicy(p place, asJSON bool) error {
 	if err != nil {
 		return fmt.Errorf("the policy makes no sense: %w", err)
 	}
-	columns := []column[field]{
-		{name: "key", cell: func(f field) string { return f.key }},
-		{name: "value", cell: func(f field) string { return showValue(f.key, f.value) }},
-	}
-	return writeTable(a.stdout, columns, fields, false)
+	return showTable(a.stdout, fieldColumns("key"), fields, table)
 }
 
 // leaves lists the values of a JSON object and of the objects in it, as quiesce.mode.

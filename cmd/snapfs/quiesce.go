@@ -14,7 +14,17 @@ import (
 	"github.com/snapfs/snapfs/quiesce"
 )
 
+// guestColumns are what quiesce --check shows of a guest's file systems.
+var guestColumns = []column[quiesce.FSInfo]{
+	{name: "mountpoint", cell: func(f quiesce.FSInfo) string { return f.Mountpoint }},
+	{name: "device", cell: func(f quiesce.FSInfo) string { return f.Name }},
+	{name: "type", cell: func(f quiesce.FSInfo) string { return f.Type }},
+	{name: "used", right: true, cell: func(f quiesce.FSInfo) string { return showSize(f.Used) }},
+	{name: "size", right: true, cell: func(f quiesce.FSInfo) string { return showSize(f.Total) }},
+}
+
 func (a *app) quiesceCmd() *cobra.Command {
+	var table tableFlags
 	var check, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "quiesce VM --check",
@@ -24,15 +34,16 @@ func (a *app) quiesceCmd() *cobra.Command {
 			if !check {
 				return usagef("quiesce is for checking: quiesce VM --check; `snapfs create` brings the guest to rest")
 			}
-			return a.checkQuiesce(cmd.Context(), args[0], asJSON)
+			return a.checkQuiesce(cmd.Context(), args[0], table, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "reach the guest agent and the monitor, and show what they can do")
+	table.add(cmd, columnNames(guestColumns))
 	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
 
-func (a *app) checkQuiesce(ctx context.Context, vm string, asJSON bool) error {
+func (a *app) checkQuiesce(ctx context.Context, vm string, table tableFlags, asJSON bool) error {
 	p, err := openVM(vm)
 	if err != nil {
 		return err
@@ -53,7 +64,7 @@ func (a *app) checkQuiesce(ctx context.Context, vm string, asJSON bool) error {
 	if asJSON && err == nil {
 		return writeJSON(a.stdout, report)
 	}
-	if showErr := showReport(a.stdout, report); showErr != nil {
+	if showErr := showReport(a.stdout, report, table); showErr != nil {
 		return showErr
 	}
 	if err == nil && report.Agent != nil && !report.Agent.Freeze {
@@ -62,8 +73,8 @@ func (a *app) checkQuiesce(ctx context.Context, vm string, asJSON bool) error {
 	return err
 }
 
-// showReport writes what was found for people.
-func showReport(w io.Writer, r quiesce.Report) error {
+// showReport writes what was found for people; bare, the guest's file systems alone.
+func showReport(w io.Writer, r quiesce.Report, table tableFlags) error {
 	var b strings.Builder
 	if r.Agent != nil {
 		fmt.Fprintf(&b, "guest agent %s: freeze %s, freeze of chosen mountpoints %s\n",
@@ -75,17 +86,15 @@ func showReport(w io.Writer, r quiesce.Report) error {
 	if r.QMP != nil {
 		fmt.Fprintf(&b, "monitor of QEMU %s: machine %s\n", r.QMP.Version, r.QMP.Status)
 	}
-	if _, err := io.WriteString(w, b.String()); err != nil || r.Agent == nil || len(r.Agent.FileSystems) == 0 {
-		return err
+	if !table.bare {
+		if _, err := io.WriteString(w, b.String()); err != nil {
+			return err
+		}
 	}
-	columns := []column[quiesce.FSInfo]{
-		{name: "mountpoint", cell: func(f quiesce.FSInfo) string { return f.Mountpoint }},
-		{name: "device", cell: func(f quiesce.FSInfo) string { return f.Name }},
-		{name: "type", cell: func(f quiesce.FSInfo) string { return f.Type }},
-		{name: "used", right: true, cell: func(f quiesce.FSInfo) string { return showSize(f.Used) }},
-		{name: "size", right: true, cell: func(f quiesce.FSInfo) string { return showSize(f.Total) }},
+	if r.Agent == nil || len(r.Agent.FileSystems) == 0 {
+		return nil
 	}
-	return writeTable(w, columns, r.Agent.FileSystems, false)
+	return showTable(w, guestColumns, r.Agent.FileSystems, table)
 }
 
 func yesNo(b bool) string {

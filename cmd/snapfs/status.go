@@ -20,6 +20,7 @@ var sizes = map[string]bool{
 
 func (a *app) statusCmd() *cobra.Command {
 	var asJSON bool
+	var table tableFlags
 	cmd := &cobra.Command{
 		Use:   "status VM|MOUNT",
 		Short: "Show how a VM or a whole mount stands",
@@ -36,9 +37,10 @@ func (a *app) statusCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showStatus(a.stdout, text)
+			return showStatus(a.stdout, text, table)
 		},
 	}
+	table.add(cmd, columnNames(fieldColumns("property")))
 	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
@@ -50,16 +52,12 @@ type field struct {
 }
 
 // showStatus writes a JSON object for people: a line for each key, in the object's order.
-func showStatus(w io.Writer, text []byte) error {
+func showStatus(w io.Writer, text []byte, table tableFlags) error {
 	fields, err := objectFields(text)
 	if err != nil {
 		return fmt.Errorf("the status makes no sense: %w", err)
 	}
-	columns := []column[field]{
-		{name: "property", cell: func(f field) string { return f.key }},
-		{name: "value", cell: func(f field) string { return showValue(f.key, f.value) }},
-	}
-	return writeTable(w, columns, fields, false)
+	return showTable(w, fieldColumns("property"), fields, table)
 }
 
 // objectFields lists the fields of a JSON object in the order in which they stand there.

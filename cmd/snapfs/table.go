@@ -31,6 +31,26 @@ func (t *tableFlags) add(cmd *cobra.Command, names []string) {
 	cmd.Flags().StringVarP(&t.columns, "columns", "o", "", "which `COLUMNS` to show: "+strings.Join(names, ","))
 }
 
+// fieldColumns show the fields of an object, a line each.
+func fieldColumns(key string) []column[field] {
+	return []column[field]{
+		{name: key, cell: func(f field) string { return f.key }},
+		{name: "value", cell: func(f field) string { return showValue(f.key, f.value) }},
+	}
+}
+
+// showTable shows rows as the flags say, by default in all columns.
+func showTable[T any](w io.Writer, all []column[T], rows []T, t tableFlags) error {
+	columns := all
+	if t.columns != "" {
+		var err error
+		if columns, err = pickColumns(all, t.columns); err != nil {
+			return err
+		}
+	}
+	return writeTable(w, columns, rows, t.bare)
+}
+
 // pickColumns finds the columns that a comma-separated list names.
 func pickColumns[T any](all []column[T], names string) ([]column[T], error) {
 	var picked []column[T]

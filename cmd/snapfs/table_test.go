@@ -54,7 +54,7 @@ func TestStatusForPeople(t *testing.T) {
 	var b strings.Builder
 	require.NoError(t, showStatus(&b, []byte(`{"vm":"web","head":"base","preview":null,
 		"files":[{"name":"root.img","size":1073741824,"allocated":4096},{"name":"x","size":0,"allocated":0}],
-		"virtual":1073741824,"compliant":true,"reasons":[],"worker_pid":12}`)))
+		"virtual":1073741824,"compliant":true,"reasons":[],"worker_pid":12}`), tableFlags{}))
 	require.Equal(t, strings.TrimPrefix(`
 PROPERTY    VALUE
 vm          web
@@ -66,5 +66,5 @@ compliant   true
 reasons     -
 worker_pid  12
 `, "\n"), b.String())
-	require.Error(t, showStatus(&b, []byte("nonsense")))
+	require.Error(t, showStatus(&b, []byte("nonsense"), tableFlags{}))
 }
