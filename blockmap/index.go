@@ -30,12 +30,15 @@ type Options struct {
 	// Failed is called once, when a commit has failed and before anybody who waits for it hears of that. It must return
 	// soon, and call neither Update nor Close. No View shows what failed, but it may or may not be there after a restart.
 	Failed func(error)
+
+	// Room is asked whether the file system has room for so many bytes; with now, they are about to be taken. Nil: always. It
+	// is called by one goroutine at a time, and must call neither Update nor Close.
+	Room func(bytes int64, now bool) bool
 }
 
 // Index is the database of a store. All its methods may be called at the same time.
 type Index struct {
 	db     *badger.DB
-	dir    string
 	maxTx  int
 	notify func(error)
 	commit func(txn *badger.Txn, version uint64) error // Badger's; tests make it fail
@@ -49,8 +52,7 @@ type Index struct {
 	reading   map[uint64]int // Views under way by the version they read
 	views     sync.WaitGroup // Views under way; Add only under mu and before closed
 
-	allocated map[string]bool // by the writer alone: files that have their room
-	unchecked int             // likewise: bytes committed since that was last looked at
+	room *room // the writer's, until it is done
 
 	writerDone chan struct{}
 	closeOnce  sync.Once
@@ -66,18 +68,25 @@ func Open(dir string, o Options) (*Index, error) {
 	if err := removeLeftovers(dir); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	return open(badgerOptions(dir), o)
-}
-
-func open(b badger.Options, o Options) (*Index, error) {
-	db, err := badger.OpenManaged(b)
+	r := newRoom(dir, o.Room)
+	if err := r.beforeOpen(); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	x, err := open(badgerOptions(dir), o, r)
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
+	return x, nil
+}
+
+func open(b badger.Options, o Options, r *room) (*Index, error) {
+	db, err := badger.OpenManaged(b)
+	if err != nil {
+		return nil, err
+	}
 	x := &Index{
 		db:         db,
-		dir:        b.Dir,
-		allocated:  make(map[string]bool),
+		room:       r,
 		maxTx:      maxTransaction(db),
 		notify:     o.Failed,
 		commit:     func(txn *badger.Txn, version uint64) error { return txn.CommitAt(version, nil) },
@@ -86,7 +95,7 @@ func open(b badger.Options, o Options) (*Index, error) {
 	}
 	x.wake.L = &x.mu
 	x.publish(db.MaxVersion())
-	preallocate(x.dir, x.allocated)
+	r.opened(db)
 	go x.writer()
 	return x, nil
 }
@@ -112,13 +121,15 @@ func removeLeftovers(dir string) error {
 }
 
 // badgerOptions: every commit is synced; values lie beside their keys; one writer, so no conflicts to detect; memory is
-// a few memtables and no caches, as blocks and table indexes are read from the page cache through mappings.
+// a few memtables and no caches, as blocks and table indexes are read from the page cache through mappings. Each memtable's
+// table is compacted at once, so that a compaction never needs room for more than one of them.
 func badgerOptions(dir string) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithSyncWrites(true).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
 		WithNumCompactors(2).
+		WithNumLevelZeroTables(1).
 		WithNumVersionsToKeep(1).
 		WithDetectConflicts(false).
 		WithCompression(options.None).
@@ -139,9 +150,24 @@ func (x *Index) Close() error {
 		x.mu.Unlock()
 		<-x.writerDone
 		x.views.Wait()
-		if err := x.db.Close(); err != nil {
+		if err := x.closeDB(); err != nil {
 			x.closeErr = fmt.Errorf("close index: %w", err)
 		}
 	})
 	return x.closeErr
 }
+
+// closeDB closes Badger, which writes the memtable into a table. Without room for that it is left as it is, as a kill would:
+// all that was committed is in its log.
+func (x *Index) closeDB() error {
+	if err := x.room.close(); err != nil {
+		return err
+	}
+	if n := x.room.filled + headersSize; !x.room.ask(n, true) {
+		return fmt.Errorf("%w: closing it takes %d MiB; nothing is lost", ErrFull, n>>20)
+	}
+	return x.db.Close()
+}
+
+// Settled says whether the index has written all that it asked room for.
+func (x *Index) Settled() bool { return x.room.settled() }

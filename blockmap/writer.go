@@ -11,9 +11,10 @@ import (
 
 // update is an Update that waits for its commit.
 type update struct {
-	fn   func(*Tx) error
-	err  error
-	done chan struct{}
+	fn      func(*Tx) error
+	freeing bool // it gives room back
+	err     error
+	done    chan struct{}
 }
 
 // group is what is committed together.
@@ -29,9 +30,18 @@ type group struct {
 // that queue up are committed together. So fn must not call Update, nor wait for anything that may be waiting for one. If
 // fn returns an error, or wrote more than MaxTx (ErrTooLarge), nothing of it is written and that error returned; the others
 // go on. When a commit fails, all in its group and every later Update get an error that is ErrFailed.
+// Where the file system has no room for what Badger will need soon, Updates get ErrFull before fn is called.
 // The Tx must not be used after fn has returned.
 func (x *Index) Update(fn func(*Tx) error) error {
-	u := &update{fn: fn, done: make(chan struct{})}
+	return x.await(&update{fn: fn, done: make(chan struct{})})
+}
+
+// UpdateFreeing is Update for what gives room back: on a full file system it goes on for a few MiB where Update does not.
+func (x *Index) UpdateFreeing(fn func(*Tx) error) error {
+	return x.await(&update{fn: fn, freeing: true, done: make(chan struct{})})
+}
+
+func (x *Index) await(u *update) error {
 	if err := x.enqueue(u); err != nil {
 		return err
 	}
@@ -88,9 +98,7 @@ func (x *Index) run(updates []*update) {
 	g := x.newGroup()
 	for _, u := range updates {
 		tx := &Tx{base: g.base, group: &g.writes, own: new(pending)}
-		if u.err = x.failed(); u.err == nil {
-			u.err = x.call(u.fn, tx)
-		}
+		u.err = x.try(u, g, tx)
 		if u.err == nil && g.writes.size+tx.own.size > x.maxTx {
 			// What fn has read stays true: it is now committed instead of pending.
 			x.finish(g)
@@ -102,6 +110,28 @@ func (x *Index) run(updates []*update) {
 		g.members = append(g.members, u)
 	}
 	x.finish(g)
+}
+
+// try runs the fn of an update that may become part of g.
+func (x *Index) try(u *update, g *group, tx *Tx) error {
+	if err := x.failed(); err != nil {
+		return err
+	}
+	left := x.room.left(u.freeing) - int64(g.writes.size)
+	if left <= 0 {
+		return x.full()
+	}
+	if err := x.call(u.fn, tx); err != nil {
+		return err
+	}
+	if int64(tx.own.size) > left {
+		return x.full()
+	}
+	return nil
+}
+
+func (x *Index) full() error {
+	return fmt.Errorf("%w: it is about to need %d MiB", ErrFull, x.room.need()>>20)
 }
 
 // call runs the fn of one update against its own buffer.
@@ -157,10 +187,7 @@ func (x *Index) write(p *pending) error {
 		return err
 	}
 	x.publish(version)
-	if x.unchecked += p.size; x.unchecked >= preallocEvery {
-		x.unchecked = 0
-		preallocate(x.dir, x.allocated)
-	}
+	x.room.wrote(p)
 	return nil
 }
 

@@ -50,7 +50,15 @@ func Check(dir string) (Report, error) {
 	if err := errors.Join(readFormat(dir), makeParts(dir)); err != nil {
 		return Report{}, err
 	}
-	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{})
+	space, err := newSpace(dir, Reserve{}, func(string, string, ...any) {})
+	if err != nil {
+		return Report{}, err
+	}
+	defer space.ballast.close()
+	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{Room: space.room})
+	if errors.Is(err, blockmap.ErrFull) {
+		return Report{}, indexError(err, "open the index of store "+dir)
+	}
 	if err != nil {
 		return Report{Findings: []Finding{{Object: indexName, Text: err.Error()}}}, nil
 	}

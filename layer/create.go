@@ -286,7 +286,7 @@ func (v *VM) swap(n *Snapshot, h *heads) []left {
 }
 
 func (v *VM) commitSnapshot(n *Snapshot, h *heads, old []left) error {
-	return v.store.update(func(tx *blockmap.Tx) error {
+	return v.store.updateFreeing(func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tablePrepared, v.id))
 		put(tx, catalogKey(tableSnapshot, n.id), n.snapshotRecord)
 		for i, nh := range h.new {

@@ -3,6 +3,7 @@ package layer
 // Flushing: from "it was written" to "it survives a power loss".
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"syscall"
@@ -66,8 +67,9 @@ func (f *File) flushWith(l *layer, w *headState, meta func() fileMeta, dataOnly 
 	}
 	w.dirty.End(err == nil)
 	if err != nil {
-		w.change(b.counts, func(*blockmap.Dirty) {})
-		w.failed.Store(true)
+		w.putBack(b)
+		// Refused before anything was committed, with all data synced: a later flush may succeed.
+		w.failed.Store(b.begun || !errors.Is(err, blockmap.ErrFull))
 		f.vm.store.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
 		return err
 	}
@@ -88,6 +90,7 @@ type batch struct {
 	deltas  map[uint64]*blockmap.Delta
 	punch   map[uint64]*blockmap.Bitmap
 	punched int64 // blocks that were recorded to be punched
+	begun   bool  // a part of it is committed
 	covered map[layerRegion]struct{}
 }
 
@@ -112,6 +115,26 @@ func beginFlush(l *layer, w *headState, meta func() fileMeta, dataOnly bool) *ba
 	}
 	b.hasFile = l.hasFile.Load() && !w.recorded
 	return b
+}
+
+// putBack leaves to the next flush what this one could not commit.
+func (w *headState) putBack(b *batch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts.add(b.counts)
+	if w.punch == nil {
+		w.punch = make(map[uint64]*blockmap.Bitmap)
+	}
+	for region, blocks := range b.punch {
+		if now := w.punch[region]; now != nil {
+			blocks.Or(now)
+		}
+		w.punch[region] = blocks
+	}
+	if w.covered == nil {
+		w.covered = make(map[layerRegion]struct{})
+	}
+	maps.Copy(w.covered, b.covered)
 }
 
 // syncData syncs what was written to the layer's data file.
@@ -161,7 +184,7 @@ func (f *File) commitFlush(b *batch) error {
 		if err != nil {
 			return err
 		}
-		regions = regions[n:]
+		b.begun, regions = true, regions[n:]
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func (h *heads) removeFromTree() {
 // undo takes prepared heads away that were never shown.
 func (h *heads) undo() {
 	s := h.vm.store
-	err := s.update(func(tx *blockmap.Tx) error {
+	err := s.updateFreeing(func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tablePrepared, h.vm.id))
 		p := h.prepared()
 		dropPrepared(tx, p)

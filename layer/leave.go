@@ -26,7 +26,7 @@ func (r *reclaimer) leaveIfEmpty(l *layer) error {
 	if slices.ContainsFunc(d.grown, func(n *lineage) bool { return n.into }) {
 		return nil // it is what a merge goes by, and leaves after that
 	}
-	if err := s.update(d.commit); err != nil {
+	if err := s.updateFreeing(d.commit); err != nil {
 		return err
 	}
 	s.tree.Lock()

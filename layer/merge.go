@@ -126,7 +126,7 @@ func (r *reclaimer) beginMerge(n *lineage) (bool, error) {
 	}
 	s.refreshChains()
 	s.epochs.wait()
-	err := s.update(func(tx *blockmap.Tx) error {
+	err := s.updateFreeing(func(tx *blockmap.Tx) error {
 		return editIfThere(tx, catalogKey(tableLineage, n.id), func(old *lineageRecord) { old.Into = true })
 	})
 	if err != nil {
@@ -161,7 +161,7 @@ func (r *reclaimer) moveRecords(n *lineage) (done bool, err error) {
 	s.tree.RLock()
 	to := n.parent.id
 	s.tree.RUnlock()
-	err = s.update(func(tx *blockmap.Tx) error {
+	err = s.updateFreeing(func(tx *blockmap.Tx) error {
 		regions, err := firstRegions(tx, n.id, regionsAtOnce)
 		if err != nil {
 			return err
@@ -203,7 +203,7 @@ func firstRegions(tx *blockmap.Tx, n lineageID, max int) ([]uint64, error) {
 // dead anyway.
 func (r *reclaimer) endMerge(n *lineage) error {
 	t := r.store.tree
-	return r.store.update(func(tx *blockmap.Tx) error {
+	return r.store.updateFreeing(func(tx *blockmap.Tx) error {
 		t.Lock()
 		defer t.Unlock()
 		parent, layers := n.parent, n.layers

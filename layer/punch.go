@@ -138,7 +138,6 @@ const settleAtOnce = 64
 // settle makes holes and removed files durable, and drops the records that would have a start make them again.
 func (r *reclaimer) settle() error {
 	s, punched, left := r.store, r.punched, r.left
-	r.punched, r.left = nil, nil
 	if err := r.syncHoles(punched); err != nil {
 		return err
 	}
@@ -149,7 +148,7 @@ func (r *reclaimer) settle() error {
 	}
 	var gone int64
 	var again []job
-	err := s.update(func(tx *blockmap.Tx) error {
+	err := s.updateFreeing(func(tx *blockmap.Tx) error {
 		gone, again = 0, nil
 		for _, p := range punched {
 			n, more, err := r.forgetPunched(tx, p)
@@ -173,6 +172,7 @@ func (r *reclaimer) settle() error {
 	if err != nil {
 		return err
 	}
+	r.punched, r.left = nil, nil
 	r.pending.Add(-gone * blockSize)
 	r.add(again...)
 	return nil

@@ -5,129 +5,9 @@ package layer
 import (
 	"cmp"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/snapfs/snapfs/blockmap"
 )
-
-// reclaimer works on a queue, one job at a time. It may stop anywhere: what it has done is in the index, and a start
-// queues every retired layer again.
-//
-// A block of a retired layer is dead when every layer right over it covers it, with its own bits or its cut, or, where
-// that is retired too, when all over that one do. Only what is committed counts: a head's unflushed write can be lost
-// with the host, and then the old block must be there.
-//
-//	clear the bits, record what to punch      crash: the start punches
-//	wait for the epochs, punch                crash: the start punches again, which does no harm
-//	sync the data file                        crash: the same
-//	drop what was recorded
-type reclaimer struct {
-	store   *Store
-	pending atomic.Int64 // bytes of data known to be dead, not given back yet
-
-	punched []punch  // by run alone: holes to be synced, with what of their records they settle
-	left    []*layer // by run alone: layers whose files were removed, of which records are left
-
-	mu      sync.Mutex // guards what follows
-	wake    *sync.Cond
-	queue   []job
-	queued  map[job]bool
-	running bool
-	closed  bool
-	done    chan struct{}
-}
-
-// job is a retired layer to look through, one region of it, blocks to punch, or a lineage to merge into its parent.
-type job struct {
-	layer  *layer
-	whole  bool
-	region uint64
-	punch  bool
-	merge  *lineage
-}
-
-func newReclaimer(s *Store) *reclaimer {
-	r := &reclaimer{store: s, queued: make(map[job]bool), done: make(chan struct{})}
-	r.wake = sync.NewCond(&r.mu)
-	return r
-}
-
-func (r *reclaimer) start() {
-	r.mu.Lock()
-	r.running = true
-	r.mu.Unlock()
-	go r.run()
-}
-
-func (r *reclaimer) close() {
-	r.mu.Lock()
-	r.closed = true
-	running := r.running
-	r.wake.Broadcast()
-	r.mu.Unlock()
-	if running {
-		<-r.done
-	}
-}
-
-func (r *reclaimer) add(jobs ...job) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, j := range jobs {
-		if !r.queued[j] {
-			r.queued[j] = true
-			r.queue = append(r.queue, j)
-		}
-	}
-	r.wake.Signal()
-}
-
-func (r *reclaimer) stopped() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.closed
-}
-
-func (r *reclaimer) run() {
-	defer close(r.done)
-	for {
-		j, ok := r.next()
-		var err error
-		switch {
-		case ok && len(r.punched)+len(r.left) < settleAtOnce:
-			err = r.do(j)
-		case len(r.punched)+len(r.left) > 0:
-			if ok {
-				r.add(j)
-			}
-			err = r.settle()
-		default:
-			return
-		}
-		if err != nil {
-			r.store.opts.Event("", "reclaim-failed", "error", err.Error())
-		}
-	}
-}
-
-// next takes a job off the queue, and waits for one unless something is to be settled first. ok is false if there is
-// none, or the reclaimer closes.
-func (r *reclaimer) next() (j job, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.queue) == 0 && !r.closed && len(r.punched)+len(r.left) == 0 {
-		r.queue = nil // gives its memory back
-		r.wake.Wait()
-	}
-	if r.closed || len(r.queue) == 0 {
-		return job{}, false
-	}
-	j = r.queue[0]
-	r.queue = r.queue[1:]
-	delete(r.queued, j)
-	return j, true
-}
 
 func (r *reclaimer) do(j job) error {
 	switch {
@@ -286,7 +166,7 @@ func (r *reclaimer) regions(l *layer, regions []uint64) error {
 		return err
 	}
 	var blocks, recorded int64
-	err = r.store.update(func(tx *blockmap.Tx) error {
+	err = r.store.updateFreeing(func(tx *blockmap.Tx) error {
 		blocks, recorded = 0, 0
 		for i, region := range regions {
 			dead, err := r.clearDead(tx, l, region, &idle[i])

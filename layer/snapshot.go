@@ -170,7 +170,7 @@ func (v *VM) DeleteSnapshots(names []string) ([]SnapshotInfo, error) {
 // dropSnapshots takes snapshots out of the catalog, then out of memory. Their children's parent is theirs.
 func (v *VM) dropSnapshots(gone []*Snapshot) error {
 	parents, head := v.adopt(gone)
-	err := v.store.update(func(tx *blockmap.Tx) error {
+	err := v.store.updateFreeing(func(tx *blockmap.Tx) error {
 		for _, n := range gone {
 			tx.Delete(catalogKey(tableSnapshot, n.id))
 		}

@@ -3,6 +3,7 @@ package layer
 // Space: guests are refused new blocks before the store's file system is full, so that the index always has room.
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,7 +13,7 @@ import (
 )
 
 // Reserve is how much of the store's file system guests leave free. Bytes, if set, is it; otherwise it is Percent of
-// the file system's size. The zero value is 5 %, but at least 128 MiB and at most 4 GiB.
+// the file system's size. The zero value is 5 %, but at least 128 MiB and at most 4 GiB. The ballast is part of it.
 type Reserve struct {
 	Percent float64
 	Bytes   int64
@@ -29,15 +30,18 @@ func (r Reserve) of(total int64) int64 {
 }
 
 const (
-	spaceEvery = 200 * time.Millisecond // how long a measurement is believed
-	spaceStep  = 16 << 20               // bytes taken after which it is not, however young
+	spaceEvery   = 200 * time.Millisecond // how long a measurement is believed
+	spaceStep    = 16 << 20               // bytes taken after which it is not, however young
+	ballastEvery = time.Second            // how often to look whether the ballast can be made anew
+	kernelKeeps  = 17 << 20               // bytes; ext4 keeps up to 16 MiB of what is free even from root
 )
 
-// space answers whether there is room for another block.
+// space answers whether there is room for another block, and makes some for the index.
 type space struct {
 	dir     string
 	reserve int64
 	event   func(vm, event string, attrs ...any)
+	ballast *ballast
 
 	left atomic.Int64 // bytes that may be taken before measuring anew
 	due  atomic.Int64 // when to measure anew, ns since 1970
@@ -52,16 +56,20 @@ func newSpace(dir string, r Reserve, event func(vm, event string, attrs ...any))
 		return nil, Errorf(syscall.EIO, "measure the file system of %s: %w", dir, err)
 	}
 	p.reserve = r.of(int64(st.Blocks) * st.Bsize)
-	return p, nil
+	var err error
+	p.ballast, err = openBallast(dir, min(p.reserve, ballastSize))
+	return p, err
 }
 
-// measure returns the file system's size and what is free of it, in bytes.
+// measure returns the file system's size and what is free of it for guests and the reserve, in bytes.
 func (p *space) measure() (total, free int64) {
+	held := p.ballast.held.Load()
 	var st unix.Statfs_t
 	if err := unix.Statfs(p.dir, &st); err != nil {
 		return 0, 0 // as good as full
 	}
-	return int64(st.Blocks) * st.Bsize, int64(st.Bavail) * st.Bsize
+	held = min(held, p.ballast.held.Load()) // what is given up or made meanwhile must not count twice
+	return int64(st.Blocks) * st.Bsize, int64(st.Bavail)*st.Bsize + held
 }
 
 // take returns ENOSPC where n more bytes would eat into the reserve.
@@ -85,4 +93,65 @@ func (p *space) take(n int64) error {
 	p.left.Store(min(above/2, spaceStep))
 	p.due.Store(time.Now().Add(spaceEvery).UnixNano())
 	return nil
+}
+
+// usable is what this process can take of the file system, in bytes: root gets at what is kept for root.
+func (p *space) usable() int64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(p.dir, &st); err != nil {
+		return 0
+	}
+	n := int64(st.Bavail) * st.Bsize
+	if os.Geteuid() == 0 {
+		n = max(n, int64(st.Bfree)*st.Bsize-kernelKeeps)
+	}
+	return n
+}
+
+// room says whether the index can have n bytes, and gives the ballast up for them when that is to be now.
+func (p *space) room(n int64, now bool) bool {
+	held, free := p.ballast.held.Load(), p.usable()
+	if free >= n || free+held < n {
+		return free >= n
+	}
+	if !now {
+		return true
+	}
+	given, err := p.ballast.release()
+	if err != nil {
+		p.event("", "ballast-failed", "error", err.Error())
+		return false
+	}
+	p.event("", "ballast-released", "bytes", given, "needed", n)
+	return p.usable() >= n
+}
+
+// restock makes as much of the ballast anew as there is room for.
+func (p *space) restock() {
+	if p.ballast.held.Load() >= p.ballast.want {
+		return
+	}
+	n, err := p.ballast.grow(p.usable())
+	switch {
+	case err != nil:
+		p.event("", "ballast-failed", "error", err.Error())
+	case n > 0:
+		p.event("", "ballast-made", "bytes", n)
+	}
+}
+
+// keepBallast restocks the ballast when the index has taken what it was given up for.
+func (s *Store) keepBallast() {
+	tick := time.NewTicker(ballastEvery)
+	defer tick.Stop()
+	for {
+		if s.index.Settled() {
+			s.space.restock()
+		}
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+	}
 }

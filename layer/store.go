@@ -74,6 +74,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	}
 	s.reclaim.start()
 	s.work.start(s.flushNowAndThen)
+	s.work.start(s.keepBallast)
 	return s, nil
 }
 
@@ -103,11 +104,12 @@ func (s *Store) openParts() error {
 	if s.data, err = openDataFiles(filepath.Join(s.dir, layersName), s.opts.MaxOpenFiles, &s.epochs); err != nil {
 		return err
 	}
-	s.index, err = blockmap.Open(filepath.Join(s.dir, indexName), blockmap.Options{Failed: func(err error) {
-		s.opts.Event("", "index-failed", "error", err.Error())
-	}})
+	s.index, err = blockmap.Open(filepath.Join(s.dir, indexName), blockmap.Options{
+		Failed: func(err error) { s.opts.Event("", "index-failed", "error", err.Error()) },
+		Room:   s.space.room,
+	})
 	if err != nil {
-		return Errorf(syscall.EIO, "open the index of store %s: %w", s.dir, err)
+		return indexError(err, "open the index of store "+s.dir)
 	}
 	s.cache = blockmap.NewCache(s.index, s.opts.MapMemory)
 	s.reclaim = newReclaimer(s)
@@ -158,6 +160,9 @@ func (s *Store) release() error {
 	if s.index != nil {
 		errs = append(errs, s.index.Close())
 	}
+	if s.space != nil {
+		errs = append(errs, s.space.ballast.close())
+	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
 	}
@@ -206,14 +211,27 @@ func (s *Store) putNext(tx *blockmap.Tx) error {
 	return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Next = s.next.Load() })
 }
 
-// update runs one durable transaction.
-func (s *Store) update(fn func(tx *blockmap.Tx) error) error {
-	err := s.index.Update(fn)
+// update runs one durable transaction. ENOSPC, with nothing done, where the index has no room.
+func (s *Store) update(fn func(tx *blockmap.Tx) error) error { return commitError(s.index.Update(fn)) }
+
+// updateFreeing is update for what gives room back: it goes on for a while where others get ENOSPC.
+func (s *Store) updateFreeing(fn func(tx *blockmap.Tx) error) error {
+	return commitError(s.index.UpdateFreeing(fn))
+}
+
+func commitError(err error) error {
 	var known *Error
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return Errorf(syscall.EIO, "commit to the index: %w", err)
+	return indexError(err, "commit to the index")
+}
+
+func indexError(err error, what string) error {
+	if errors.Is(err, blockmap.ErrFull) {
+		return Errorf(syscall.ENOSPC, "%s: the store's file system is full, make room outside of the store or delete snapshots: %w", what, err)
+	}
+	return Errorf(syscall.EIO, "%s: %w", what, err)
 }
 
 // VMs are all of them, by name.

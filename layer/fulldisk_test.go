@@ -1,0 +1,194 @@
+package layer
+
+// A disk that others have filled to the last byte.
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// others take all that a file system has, as any other process may.
+type others struct{ file *os.File }
+
+func newOthers(t tester, dir string) *others {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "others"))
+	require.NoError(t, err)
+	return &others{f}
+}
+
+// eat takes what there is.
+func (o *others) eat(t tester) {
+	t.Helper()
+	info, err := o.file.Stat()
+	require.NoError(t, err)
+	end := info.Size()
+	for n := int64(64 << 20); n >= blockSize; {
+		if err := unix.Fallocate(int(o.file.Fd()), 0, end, n); err != nil {
+			require.ErrorIs(t, err, unix.ENOSPC)
+			require.NoError(t, o.file.Truncate(end))
+			n /= 2
+			continue
+		}
+		end += n
+	}
+	for { // what is kept for metadata
+		if _, err := o.file.WriteAt(make([]byte, blockSize), end); err != nil {
+			require.ErrorIs(t, err, unix.ENOSPC)
+			break
+		}
+		end += blockSize
+	}
+	require.NoError(t, o.file.Sync())
+}
+
+// give gives n bytes back.
+func (o *others) give(t tester, n int64) {
+	t.Helper()
+	info, err := o.file.Stat()
+	require.NoError(t, err)
+	require.NoError(t, o.file.Truncate(info.Size()-n))
+	require.NoError(t, o.file.Sync())
+}
+
+// turnOver commits more than a memtable of the index holds, of entries that replace each other.
+func turnOver(s *Store) error {
+	value := pattern(1, 512<<10)
+	for range 70 {
+		err := s.update(func(tx *blockmap.Tx) error {
+			tx.Put([]byte("x"), value)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventLog keeps the names of events.
+type eventLog struct {
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+func (l *eventLog) add(_, event string, _ ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.seen == nil {
+		l.seen = make(map[string]int)
+	}
+	l.seen[event]++
+}
+
+func (l *eventLog) count(event string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen[event]
+}
+
+// What needs room is refused, and everything else goes on, through any number of flushes: the index turns over several
+// times. Deleting works, and gives room back.
+func TestFullDisk(t *testing.T) {
+	d := newDisk(t)
+	var events eventLog
+	s, err := Open(filepath.Join(d.mount, "store"), Options{Event: events.add})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 1<<30)
+	write(t, f, blocksOf(1, 1000), 0)
+	snapshot(t, v, "s")
+	write(t, f, blocksOf(2, 1000), 0)
+	flush(t, f)
+	rival := newOthers(t, d.mount)
+	rival.eat(t)
+
+	require.Eventually(t, func() bool { return s.space.take(1) != nil }, time.Minute, time.Millisecond, "a measurement is believed for a moment")
+	_, err = f.Write(blocksOf(3, 1), 2000*blockSize, true)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	_, err = v.CreateSnapshot(CreateOptions{Name: "t"})
+	require.ErrorIs(t, err, syscall.ENOSPC)
+
+	for range 4 {
+		for i := range 100 {
+			write(t, f, blocksOf(byte(i), 4), int64(i)*blockSize)
+			flush(t, f)
+		}
+		require.NoError(t, turnOver(s))
+		require.Eventually(t, s.index.Settled, time.Minute, time.Millisecond)
+		s.space.restock()
+		rival.eat(t)
+	}
+	require.NotZero(t, events.count("ballast-released"))
+
+	before := content(t, f)
+	require.NoError(t, s.Close(), "a full disk can be closed")
+	requireSound(t, s.dir)
+	s, err = Open(s.dir, s.opts)
+	require.NoError(t, err, "and opened")
+	v = vmNamed(t, s, "web")
+	f = fileNamed(t, v, "root")
+	requireSame(t, before, content(t, f), "the file")
+	drop(t, v, "s")
+	settle(t, s)
+	require.EqualValues(t, 1000*blockSize, s.Stats().LayerBytes)
+	require.EqualValues(t, 1000*blockSize, allocated(t, layersDir(s)))
+
+	rival.give(t, 400<<20)
+	write(t, f, blocksOf(4, 100), 2000*blockSize)
+	snapshot(t, v, "t")
+	require.Eventually(t, func() bool { return s.space.ballast.held.Load() == s.space.ballast.want }, time.Minute, time.Millisecond)
+}
+
+// Others who take what the ballast gave up: the index refuses what takes room before it has none at all, deleting works
+// even then, and everything goes on once there is room.
+func TestFullDiskWithoutBallast(t *testing.T) {
+	d := newDisk(t)
+	var events eventLog
+	s, err := Open(filepath.Join(d.mount, "store"), Options{Event: events.add})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 1<<30)
+	write(t, f, blocksOf(1, 100), 0)
+	snapshot(t, v, "s")
+	write(t, f, blocksOf(2, 100), 0)
+	flush(t, f)
+	rival := newOthers(t, d.mount)
+	rival.eat(t)
+	_, err = s.space.ballast.release()
+	require.NoError(t, err)
+	rival.eat(t)
+
+	require.ErrorIs(t, turnOver(s), syscall.ENOSPC)
+	write(t, f, blocksOf(3, 1), 0)
+	require.NoError(t, f.Discard(blockSize, blockSize))
+	require.ErrorIs(t, f.Flush(true), syscall.ENOSPC)
+	_, err = s.CreateVM("db", 0o755, 0, 0)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	drop(t, v, "s")
+	settle(t, s)
+	require.EqualValues(t, 99*blockSize, s.Stats().LayerBytes)
+
+	rival.give(t, 400<<20)
+	flush(t, f) // the one that was refused has lost nothing
+	settle(t, s)
+	require.EqualValues(t, 99*blockSize, allocated(t, layersDir(s)))
+	require.NoError(t, turnOver(s))
+	before := content(t, f)
+	require.NoError(t, s.Close())
+	requireSound(t, s.dir)
+	s, err = Open(s.dir, s.opts)
+	require.NoError(t, err)
+	requireSame(t, before, content(t, fileNamed(t, vmNamed(t, s, "web"), "root")), "the file")
+}
