@@ -9,6 +9,9 @@ import (
 	"github.com/snapfs/snapfs/layer"
 )
 
+// usagePatience is how long a list waits for what its snapshots use to be found out.
+const usagePatience = 300 * time.Millisecond
+
 // render returns what a fresh handle reads: of control files that take commands, how to write one.
 func (s *server) render(n node) ([]byte, error) {
 	id, which := n.control()
@@ -28,7 +31,7 @@ func (s *server) render(n node) ([]byte, error) {
 	case controlTree:
 		return []byte(drawTree(vm.Status(), infos(vm), time.Now())), nil
 	case controlList:
-		return marshal(infos(vm)), nil
+		return marshal(vm.List(time.Now().Add(usagePatience))), nil
 	case controlStatus:
 		return marshal(s.vmStatus(vm)), nil
 	}
@@ -69,8 +72,9 @@ type vmSnapshot struct {
 
 func (s *server) listAll() []vmSnapshot {
 	list := []vmSnapshot{}
+	until := time.Now().Add(usagePatience)
 	for _, vm := range s.store.VMs() {
-		for _, info := range infos(vm) {
+		for _, info := range vm.List(until) {
 			list = append(list, vmSnapshot{vm.Name(), info})
 		}
 	}
@@ -79,25 +83,32 @@ func (s *server) listAll() []vmSnapshot {
 
 // mountStatus is how the whole mount stands. Sizes in bytes.
 type mountStatus struct {
-	Store         string   `json:"store"`
-	Mountpoint    string   `json:"mountpoint"`
-	WorkerPID     int      `json:"worker_pid"`
-	SupervisorPID *int     `json:"supervisor_pid"`
-	Restarts      int      `json:"restarts"`
-	LastExit      *string  `json:"last_exit"`
-	Layers        int      `json:"layers"`
-	RetiredLayers int      `json:"retired_layers"`
-	LayerBytes    int64    `json:"layer_bytes"`
-	ReclaimBytes  int64    `json:"reclaim_bytes"`
-	UnsummedBytes int64    `json:"unsummed_bytes"`
-	Free          int64    `json:"free"`
-	Reserve       int64    `json:"reserve"`
-	Capabilities  []string `json:"capabilities"`
+	Store         string     `json:"store"`
+	Mountpoint    string     `json:"mountpoint"`
+	WorkerPID     int        `json:"worker_pid"`
+	SupervisorPID *int       `json:"supervisor_pid"`
+	Restarts      int        `json:"restarts"`
+	LastExit      *string    `json:"last_exit"`
+	Layers        int        `json:"layers"`
+	RetiredLayers int        `json:"retired_layers"`
+	LayerBytes    int64      `json:"layer_bytes"`
+	ReclaimBytes  int64      `json:"reclaim_bytes"`
+	UnsummedBytes int64      `json:"unsummed_bytes"`
+	Free          int64      `json:"free"`
+	Reserve       int64      `json:"reserve"`
+	GrowthPerHour int64      `json:"growth_per_hour"`
+	FullAt        *time.Time `json:"full_at"`
+	Fastest       *string    `json:"fastest"`
+	Capabilities  []string   `json:"capabilities"`
 }
 
 // status describes the mount. No layer has checksums yet, and the worker has no supervisor.
 func (s *server) status() mountStatus {
 	stats := s.store.Stats()
+	var fastest *string
+	if stats.Fastest != "" {
+		fastest = &stats.Fastest
+	}
 	return mountStatus{
 		Store:         s.store.Dir(),
 		Mountpoint:    s.options.Mountpoint,
@@ -109,6 +120,9 @@ func (s *server) status() mountStatus {
 		UnsummedBytes: stats.LayerBytes,
 		Free:          stats.Free,
 		Reserve:       stats.Reserve,
+		GrowthPerHour: stats.GrowthPerHour,
+		FullAt:        stats.FullAt,
+		Fastest:       fastest,
 		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "preview", "clone", "discard", "policy", "quiesce", "schedule"},
 	}
 }

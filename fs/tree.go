@@ -150,7 +150,7 @@ func ageOf(info layer.SnapshotInfo, now time.Time) string {
 	return humanize.RelTime(info.Created, now, "ago", "ahead")
 }
 
-func sizeOf(info layer.SnapshotInfo) string { return humanize.IBytes(uint64(max(info.Unique, 0))) }
+func sizeOf(info layer.SnapshotInfo) string { return humanize.IBytes(uint64(max(info.Held, 0))) }
 
 // printable keeps what goes to a terminal on one line and out of its control sequences.
 func printable(s string) string {

@@ -26,10 +26,10 @@ func grown(name, parent string, hours int, head bool) layer.SnapshotInfo {
 func TestTree(t *testing.T) {
 	described := grown("before-upgrade", "installed", 50, false)
 	described.Description = "kernel\n6.18"
-	described.Unique = 310 << 20
+	described.Held = 310 << 20
 	off := grown("installed", "", 24*9, false)
 	off.Consistency = layer.ConsistencyOff
-	off.Unique = 5 << 30
+	off.Held = 5 << 30
 
 	for _, test := range []struct {
 		name    string

@@ -26,6 +26,7 @@ const (
 	tableTouched  = 't' // layer, region → nothing: the regions in which a layer has a record
 	tablePunch    = 'p' // layer, region → bitmap of blocks to punch out
 	tablePolicy   = 'q' // VM → the policy's document
+	tableGrowth   = 'g' // VM → growthRecord
 	tableUnlink   = 'u' // layer → nothing: a data file to remove
 )
 

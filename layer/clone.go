@@ -59,6 +59,7 @@ func (v *VM) growFrom(n *Snapshot) error {
 	h.place()
 	err := s.update(func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tableVM, v.id), vmRecord{Name: v.name, Attr: v.attr})
+		put(tx, catalogKey(tableGrowth, v.id), growthRecord{Samples: v.samples})
 		for i, id := range ids {
 			put(tx, catalogKey(tableFile, id), record(i))
 		}

@@ -22,6 +22,7 @@ type catalog struct {
 	snapshots map[SnapshotID]snapshotRecord
 	prepared  map[VMID]preparedRecord
 	policies  map[VMID]Policy
+	growth    map[VMID]growthRecord
 	punches   []punch
 	unlinks   []LayerID
 }
@@ -30,7 +31,7 @@ func readCatalog(x *blockmap.Index) (*catalog, error) {
 	c := &catalog{
 		vms: map[VMID]vmRecord{}, files: map[FileID]fileRecord{}, lineages: map[lineageID]lineageRecord{},
 		layers: map[LayerID]layerRecord{}, snapshots: map[SnapshotID]snapshotRecord{}, prepared: map[VMID]preparedRecord{},
-		policies: map[VMID]Policy{},
+		policies: map[VMID]Policy{}, growth: map[VMID]growthRecord{},
 	}
 	err := x.View(func(tx *blockmap.Tx) error {
 		value, err := tx.Get([]byte{tableMeta})
@@ -43,7 +44,7 @@ func readCatalog(x *blockmap.Index) (*catalog, error) {
 		return errorOf(
 			scanInto(tx, tableVM, c.vms), scanInto(tx, tableFile, c.files), scanInto(tx, tableLineage, c.lineages),
 			scanInto(tx, tableLayer, c.layers), scanInto(tx, tableSnapshot, c.snapshots),
-			scanInto(tx, tablePrepared, c.prepared), scanInto(tx, tablePolicy, c.policies), c.readPunches(tx), c.readUnlinks(tx))
+			scanInto(tx, tablePrepared, c.prepared), scanInto(tx, tablePolicy, c.policies), scanInto(tx, tableGrowth, c.growth), c.readPunches(tx), c.readUnlinks(tx))
 	})
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "read the catalog: %w", err)
@@ -222,7 +223,7 @@ func (s *Store) dropStrays(*catalog) error {
 func (s *Store) loadVMs(c *catalog) error {
 	for id, r := range c.vms {
 		v := newVM(s, id, r.Name, r.Attr)
-		v.head, v.preview = r.Head, r.Preview
+		v.head, v.preview, v.samples = r.Head, r.Preview, c.growth[id].Samples
 		if p, ok := c.policies[id]; ok {
 			v.policy = p
 		}

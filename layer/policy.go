@@ -230,7 +230,7 @@ func (v *VM) checkLimits() error {
 	var bytes int64
 	for _, n := range v.Snapshots() {
 		info := n.Info()
-		bytes += info.Unique
+		bytes += info.Held
 		if !n.Undo {
 			count++
 		}

@@ -210,7 +210,7 @@ func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZero
 		return dead, err
 	}
 	t.RLock()
-	needed, err := t.neededLocked(tx, l, region, rec.Covered())
+	needed, err := readers{tree: t, tx: tx}.neededLocked(l, region, rec.Covered())
 	t.RUnlock()
 	if err != nil {
 		return dead, err
@@ -225,73 +225,6 @@ func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZero
 	dead = rec.Data
 	dead.AndNot(&needed)
 	return dead, nil
-}
-
-// neededLocked says which of blocks some reader over l sees in l or below it. In an Update, it sees what is being
-// committed.
-func (t *tree) neededLocked(tx *blockmap.Tx, l *layer, region uint64, blocks blockmap.Bitmap) (blockmap.Bitmap, error) {
-	if run := l.runLocked(); run != nil {
-		return neededByRun(tx, run, l, region, blocks)
-	}
-	var needed blockmap.Bitmap
-	for _, child := range t.childrenLocked(l) {
-		seen := blocks
-		rec, err := child.recordLocked(tx, region)
-		if err != nil {
-			return needed, err
-		}
-		covered := rec.Covered()
-		seen.AndNot(&covered)
-		if base := region * blockmap.RegionBlocks; child.cut < base+blockmap.RegionBlocks {
-			seen.ClearRange(int(max(child.cut, base)-base), blockmap.RegionBlocks)
-		}
-		if !seen.Empty() && !child.liveLocked() {
-			if seen, err = t.neededLocked(tx, child, region, seen); err != nil {
-				return needed, err
-			}
-		}
-		needed.Or(&seen)
-	}
-	return needed, nil
-}
-
-// runLocked are the layers over l up to the first that is live, if they all stand in l's lineage and nothing else grows
-// from l or any of them; nil otherwise. Of thousands of deleted snapshots nearly all layers stand like that.
-func (l *layer) runLocked() []*layer {
-	n := l.lineage
-	i, ok := n.index(l.id)
-	if !ok || n.into || len(l.grown) > 0 {
-		return nil
-	}
-	for j, above := range n.layers[i+1:] {
-		if above.liveLocked() {
-			return n.layers[i+1 : i+1+j+1]
-		}
-		if len(above.grown) > 0 {
-			return nil
-		}
-	}
-	return nil
-}
-
-// neededByRun is neededLocked for a straight run: one scan of the records that there are, not a look-up for each layer.
-func neededByRun(tx *blockmap.Tx, run []*layer, l *layer, region uint64, blocks blockmap.Bitmap) (blockmap.Bitmap, error) {
-	base := region * blockmap.RegionBlocks
-	for _, above := range run {
-		if above.cut < base+blockmap.RegionBlocks {
-			blocks.ClearRange(int(max(above.cut, base)-base), blockmap.RegionBlocks)
-		}
-	}
-	top := run[len(run)-1].id
-	err := tx.RegionRecords(l.lineage.id, region, top, func(id LayerID, r *blockmap.Record) bool {
-		if id <= l.id {
-			return false
-		}
-		covered := r.Covered()
-		blocks.AndNot(&covered)
-		return !blocks.Empty()
-	})
-	return blocks, err
 }
 
 // idleZeros says, for each region, where a zero bit of l hides nothing: nothing below it has data. As what lies below

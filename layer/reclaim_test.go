@@ -280,8 +280,8 @@ func TestReclaimUnflushedDataFile(t *testing.T) {
 	requireEmptyDir(t, layersDir(s))
 }
 
-// Random trees of snapshots of small files, and random deletes: in the end, the layers hold exactly the blocks that
-// some state shows.
+// Random trees of snapshots of small files, and random deletes: each gives back what usage says, and in the end the layers
+// hold exactly the blocks that some state shows.
 func TestReclaimRandomTrees(t *testing.T) {
 	base := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
@@ -354,7 +354,16 @@ func (g *grove) revert(t *rapid.T) {
 func (g *grove) delete(t *rapid.T) {
 	if len(g.names) > 0 {
 		i := rapid.IntRange(0, len(g.names)-1).Draw(t, "which")
+		flush(t, g.file)
+		settle(t, g.store)
+		n, err := g.vm.Snapshot(g.names[i])
+		require.NoError(t, err)
+		unique, err := n.unique()
+		require.NoError(t, err)
+		before := g.store.Stats().LayerBytes
 		drop(t, g.vm, g.names[i])
+		settle(t, g.store)
+		require.Equal(t, before-unique, g.store.Stats().LayerBytes, "deleting it gives back what was said")
 		delete(g.states, g.names[i])
 		g.names = append(g.names[:i:i], g.names[i+1:]...)
 	}

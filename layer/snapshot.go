@@ -82,7 +82,7 @@ func (n *Snapshot) Info() SnapshotInfo {
 	for _, e := range n.Files {
 		info.Files = append(info.Files, FileInfo{Name: e.Name, Size: e.Size, Allocated: e.Allocated * blockSize})
 		if l := n.vm.store.tree.layer(e.Layer); l != nil {
-			info.Unique += l.blocks.Load() * blockSize
+			info.Held += l.blocks.Load() * blockSize
 		}
 	}
 	n.vm.mu.RLock()

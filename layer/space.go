@@ -42,6 +42,7 @@ type space struct {
 	reserve int64
 	event   func(vm, event string, attrs ...any)
 	ballast *ballast
+	blame   func() []any // who fills it, as attributes of an event; may be nil
 
 	left atomic.Int64 // bytes that may be taken before measuring anew
 	due  atomic.Int64 // when to measure anew, ns since 1970
@@ -72,6 +73,14 @@ func (p *space) measure() (total, free int64) {
 	return int64(st.Blocks) * st.Bsize, int64(st.Bavail)*st.Bsize + held
 }
 
+func (p *space) tellLow(free int64) {
+	attrs := []any{"free", free, "reserve", p.reserve}
+	if p.blame != nil {
+		attrs = append(attrs, p.blame()...)
+	}
+	p.event("", "space-low", attrs...)
+}
+
 // take returns ENOSPC where n more bytes would eat into the reserve.
 func (p *space) take(n int64) error {
 	if !p.low.Load() && time.Now().UnixNano() < p.due.Load() && p.left.Add(-n) >= 0 {
@@ -83,7 +92,7 @@ func (p *space) take(n int64) error {
 	above := free - p.reserve
 	if above < n {
 		if !p.low.Swap(true) {
-			p.event("", "space-low", "free", free, "reserve", p.reserve)
+			p.tellLow(free)
 		}
 		return Errorf(syscall.ENOSPC, "the store's file system has %d MiB free and %d MiB of that are its reserve; delete snapshots or make room", free>>20, p.reserve>>20)
 	}

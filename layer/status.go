@@ -1,8 +1,6 @@
 package layer
 
-// Status of a VM: how large it is and how fast it grows.
-
-import "time"
+// Status: how a VM and how the whole store stand.
 
 // Status says how the VM stands.
 func (v *VM) Status() VMStatus {
@@ -22,7 +20,10 @@ func (v *VM) Status() VMStatus {
 		}
 	}
 	v.mu.RUnlock()
-	st.Allocated, st.GrowthPerHour = v.growth()
+	st.Allocated = v.store.held()[v]
+	st.GrowthPerHour = v.growthPerHour(st.Allocated)
+	_, free := v.store.space.measure()
+	st.FullAt = fullAt(max(0, free-v.store.space.reserve), st.GrowthPerHour)
 	st.Reasons = append(st.Reasons, v.overAge()...)
 	st.Compliant = len(st.Reasons) == 0
 	return st
@@ -35,36 +36,27 @@ func (v *VM) headNameLocked() string {
 	return ""
 }
 
-// growth is how many bytes the layers of the VM hold, those of snapshots included, and how many of them came in an
-// hour since the oldest snapshot: what snapshots cost, as without any a disk is overwritten in place.
-func (v *VM) growth() (held, perHour int64) {
-	s := v.store
-	var since int64
-	ours := make(map[LayerID]bool)
-	for _, n := range v.Snapshots() {
-		if since == 0 {
-			since = n.snapshotRecord.Created
+// Stats says how the store stands.
+func (s *Store) Stats() Stats {
+	st := Stats{Reserve: s.space.reserve, OpenFiles: s.data.count(), ReclaimBytes: s.reclaim.pending.Load()}
+	st.Total, st.Free = s.space.measure()
+	st.Avail = max(0, st.Free-st.Reserve)
+	held := s.held()
+	for _, v := range s.VMs() {
+		st.GrowthPerHour += v.growthPerHour(held[v])
+	}
+	st.FullAt = fullAt(st.Avail, st.GrowthPerHour)
+	if v, _ := s.fastest(); v != nil {
+		st.Fastest = v.Name()
+	}
+	s.tree.RLock()
+	defer s.tree.RUnlock()
+	s.tree.eachLocked(func(l *layer) {
+		st.Layers++
+		st.LayerBytes += l.blocks.Load() * blockSize
+		if !l.liveLocked() {
+			st.RetiredLayers++
 		}
-		for _, e := range n.Files {
-			ours[e.Layer] = true
-		}
-	}
-	for _, e := range v.Files() {
-		ours[e.File.state.Load().head.id] = true
-	}
-	var grown int64
-	for id := range ours {
-		if l := s.tree.layer(id); l != nil {
-			bytes := l.blocks.Load() * blockSize
-			held += bytes
-			if since != 0 && l.created >= since {
-				grown += bytes
-			}
-		}
-	}
-	if since == 0 {
-		return held, 0
-	}
-	hours := max(time.Since(time.Unix(0, since)).Hours(), 1.0/60)
-	return held, int64(float64(grown) / hours)
+	})
+	return st
 }

@@ -43,6 +43,9 @@ type Store struct {
 
 	chains sync.RWMutex // shared while a chain is made and put to use, exclusive while all in use are made anew
 
+	heldBytes paced[map[*VM]int64]
+	measuring sync.Mutex // held by who finds out what snapshots use
+
 	mu        sync.RWMutex // guards the maps by name, and VM.name
 	vmsByName map[string]*VM
 
@@ -73,8 +76,10 @@ func Open(dir string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s.reclaim.start()
+	s.space.blame = s.blame
 	s.work.start(s.flushNowAndThen)
 	s.work.start(s.keepBallast)
+	s.work.start(s.sampleGrowth)
 	return s, nil
 }
 
@@ -278,23 +283,4 @@ func newStoreRecord() storeRecord {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	return storeRecord{ID: hex.EncodeToString(id[:]), Next: 1}
-}
-
-// Stats says how the store stands.
-func (s *Store) Stats() Stats {
-	st := Stats{Reserve: s.space.reserve, OpenFiles: s.data.count(), ReclaimBytes: s.reclaim.pending.Load()}
-	st.Total, st.Free = s.space.measure()
-	st.Avail = max(0, st.Free-st.Reserve)
-	s.tree.RLock()
-	defer s.tree.RUnlock()
-	for _, n := range s.tree.lineages {
-		for _, l := range n.layers {
-			st.Layers++
-			st.LayerBytes += l.blocks.Load() * blockSize
-			if !l.liveLocked() {
-				st.RetiredLayers++
-			}
-		}
-	}
-	return st
 }

@@ -111,8 +111,12 @@ type SnapshotInfo struct {
 	Excluded    []string   `json:"excluded"`
 	Files       []FileInfo `json:"files"`
 
-	Head   bool  `json:"-"` // the current state grew from it
-	Unique int64 `json:"-"` // bytes in its own layers
+	// Bytes that deleting it would give back, and those of the rest that it shows, where that was found out.
+	Unique *int64 `json:"unique,omitempty"`
+	Shared *int64 `json:"shared,omitempty"`
+
+	Head bool  `json:"-"` // the current state grew from it
+	Held int64 `json:"-"` // bytes in its own layers
 }
 
 // CreateOptions of a snapshot. Files nil: all of the VM's that its policy does not exclude. Auto: the policy's schedule
@@ -146,7 +150,8 @@ type PreviewOptions struct {
 	Files []string
 }
 
-// VMStatus is how a VM stands. Virtual and Allocated in bytes.
+// VMStatus is how a VM stands. Virtual and Allocated in bytes; Allocated is what all its layers hold, those of snapshots
+// included. FullAt is when it alone fills the store if it goes on like that, nil if that is far ahead.
 type VMStatus struct {
 	VM            string     `json:"vm"`
 	Head          *string    `json:"head"`
@@ -154,7 +159,8 @@ type VMStatus struct {
 	Files         []FileInfo `json:"files"`
 	Virtual       int64      `json:"virtual"`
 	Allocated     int64      `json:"allocated"`
-	GrowthPerHour int64      `json:"growth_per_hour"`
+	GrowthPerHour int64      `json:"growth_per_hour"` // over the last day
+	FullAt        *time.Time `json:"full_at"`
 	Compliant     bool       `json:"compliant"`
 	Reasons       []string   `json:"reasons"`
 }
@@ -165,5 +171,8 @@ type Stats struct {
 	LayerBytes, ReclaimBytes int64
 	Free, Reserve            int64
 	Total, Avail             int64
+	GrowthPerHour            int64      // of all VMs, over the last day
+	FullAt                   *time.Time // when the store is full if that goes on; nil: far ahead
+	Fastest                  string     // the VM that grows the fastest, over the last hour; empty: none does
 	OpenFiles                int
 }

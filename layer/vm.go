@@ -25,6 +25,8 @@ type VM struct {
 	sealing sync.RWMutex // shared by flushes, exclusive from the swap of heads until they are sealed
 	barrier sync.RWMutex // shared by every change to a file, exclusive for the instant of a swap
 
+	usage paced[map[SnapshotID]int64]
+
 	mu        sync.RWMutex // guards what follows
 	attr      attrRecord
 	files     map[string]*File
@@ -32,6 +34,7 @@ type VM struct {
 	head      SnapshotID
 	preview   SnapshotID // hidden: what undo brings back; 0: no preview
 	policy    Policy
+	samples   []heldAt
 	gone      bool
 	released  chan struct{} // closed and made anew whenever a handle goes
 }
@@ -40,6 +43,7 @@ func newVM(s *Store, id VMID, name string, attr attrRecord) *VM {
 	return &VM{
 		id: id, store: s, name: name, attr: attr, files: make(map[string]*File),
 		snapshots: make(map[string]*Snapshot), policy: DefaultPolicy(), released: make(chan struct{}),
+		samples: []heldAt{newHeldAt(time.Now(), 0)},
 	}
 }
 
@@ -118,6 +122,7 @@ func (s *Store) CreateVM(name string, mode, uid, gid uint32) (*VM, error) {
 	}
 	err := s.update(func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tableVM, v.id), vmRecord{Name: name, Attr: v.attr})
+		put(tx, catalogKey(tableGrowth, v.id), growthRecord{Samples: v.samples})
 		return s.putNext(tx)
 	})
 	if err != nil {
@@ -158,6 +163,7 @@ func (s *Store) RemoveVM(name string) error {
 	if err := s.update(func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tableVM, v.id))
 		tx.Delete(catalogKey(tablePolicy, v.id))
+		tx.Delete(catalogKey(tableGrowth, v.id))
 		return nil
 	}); err != nil {
 		return err

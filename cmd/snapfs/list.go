@@ -10,12 +10,13 @@ import (
 )
 
 // listOfMount is what list shows when not told otherwise.
-const listOfMount = "vm,name,created,size,allocated,consistency,description"
+const listOfMount = "vm,name,created,size,unique,shared,consistency,description"
 
 // timeLayout is how people are shown a time, in their own zone.
 const timeLayout = "2006-01-02 15:04:05"
 
-// listColumns are all that list can show. Sizes are sums over the snapshot's files.
+// listColumns are all that list can show. Sizes are sums over the snapshot's files: allocated is what they show as data,
+// and of that unique is what deleting this one snapshot would give back.
 var listColumns = []column[listed]{
 	{name: "vm", cell: func(s listed) string { return s.VM }},
 	{name: "name", cell: func(s listed) string { return s.Name }},
@@ -25,6 +26,8 @@ var listColumns = []column[listed]{
 	{name: "consistency", cell: func(s listed) string { return s.Consistency }},
 	{name: "size", right: true, cell: func(s listed) string { return showSize(s.size()) }},
 	{name: "allocated", right: true, cell: func(s listed) string { return showSize(s.allocated()) }},
+	{name: "unique", right: true, cell: func(s listed) string { return showKnown(s.Unique) }},
+	{name: "shared", right: true, cell: func(s listed) string { return showKnown(s.Shared) }},
 	{name: "files", cell: func(s listed) string { return strings.Join(s.fileNames(), ",") }},
 	{name: "excluded", cell: func(s listed) string { return strings.Join(s.Excluded, ",") }},
 	{name: "warning", cell: func(s listed) string { return orEmpty(s.Warning) }},
@@ -103,6 +106,14 @@ func (s listed) fileNames() (names []string) {
 		names = append(names, f.Name)
 	}
 	return names
+}
+
+// showKnown shows a size that may not have been found out yet.
+func showKnown(n *int64) string {
+	if n == nil {
+		return ""
+	}
+	return showSize(*n)
 }
 
 func orEmpty(text *string) string {

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 )
 
@@ -86,6 +88,7 @@ func showValue(key string, value json.RawMessage) string {
 	var list []json.RawMessage
 	var text string
 	var number int64
+	var at time.Time
 	switch {
 	case bytes.Equal(value, []byte("null")):
 		return ""
@@ -95,6 +98,8 @@ func showValue(key string, value json.RawMessage) string {
 			parts = append(parts, showValue(key, item))
 		}
 		return strings.Join(parts, ", ")
+	case key == "full_at" && json.Unmarshal(value, &at) == nil:
+		return fmt.Sprintf("%s (%s)", humanize.Time(at), at.Local().Format(timeLayout))
 	case json.Unmarshal(value, &text) == nil:
 		return text
 	case sizes[key] && json.Unmarshal(value, &number) == nil:

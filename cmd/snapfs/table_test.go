@@ -12,10 +12,12 @@ import (
 
 func snapshotRows() []listed {
 	base := "base"
+	unique, shared := int64(4096), int64(0)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	return []listed{
 		{VM: "web", SnapshotInfo: layer.SnapshotInfo{
 			Name: base, Created: at, State: "ready", Consistency: "crash", Description: "first\nof\tall",
+			Unique: &unique, Shared: &shared,
 			Files: []layer.FileInfo{{Name: "root.img", Size: 10 << 30, Allocated: 1 << 20}, {Name: "nvram.fd", Size: 0}},
 		}},
 		{VM: "数据库", SnapshotInfo: layer.SnapshotInfo{
@@ -31,9 +33,9 @@ func TestTable(t *testing.T) {
 	var b strings.Builder
 	require.NoError(t, writeTable(&b, columns, snapshotRows(), false))
 	require.Equal(t, strings.TrimPrefix(`
-VM      NAME    CREATED               SIZE  ALLOCATED  CONSISTENCY  DESCRIPTION
-web     base    2026-01-02 03:04:05  10GiB     1.0MiB  crash        first of all
-数据库  später  2026-01-02 03:04:05   512B     4.0KiB  off          -
+VM      NAME    CREATED               SIZE  UNIQUE  SHARED  CONSISTENCY  DESCRIPTION
+web     base    2026-01-02 03:04:05  10GiB  4.0KiB      0B  crash        first of all
+数据库  später  2026-01-02 03:04:05   512B       -       -  off          -
 `, "\n"), b.String())
 }
 
