@@ -19,6 +19,10 @@ type (
 	oneAnswer struct {
 		Snapshot layer.SnapshotInfo `json:"snapshot"`
 	}
+	createAnswer struct {
+		Snapshot layer.SnapshotInfo `json:"snapshot"`
+		PausedMS int64              `json:"paused_ms"` // for which the guest stood still
+	}
 	manyAnswer struct {
 		Snapshots []layer.SnapshotInfo `json:"snapshots"`
 	}
@@ -76,11 +80,11 @@ func (s *server) execute(vm *layer.VM, which control, c command) (answer any, er
 	}
 	switch which {
 	case controlCreate:
-		var info layer.SnapshotInfo
-		if info, err = s.create(vm, c); err == nil {
-			attrs = noteLabel(attrs, info)
+		var a createAnswer
+		if a, err = s.create(vm, c); err == nil {
+			attrs = a.note(attrs)
 		}
-		answer = oneAnswer{info}
+		answer = a
 	case controlDelete:
 		answer, err = deleteAll(vm, c)
 	case controlRename:
@@ -115,16 +119,23 @@ func (s *server) noteCommand(vm string, which control, err error, attrs ...any) 
 }
 
 // create makes a snapshot; how its guest is brought to rest is the caller's of Mount to know.
-func (s *server) create(vm *layer.VM, c command) (layer.SnapshotInfo, error) {
+func (s *server) create(vm *layer.VM, c command) (createAnswer, error) {
 	o := layer.CreateOptions{Name: c.names[0], Description: c.description, Files: c.files}
-	return s.options.Create(vm, CreateRequest{CreateOptions: o, Hooks: c.hooks})
+	made, err := s.options.Create(vm, CreateRequest{CreateOptions: o, Hooks: c.hooks, Memory: c.memory})
+	return createAnswer{made.SnapshotInfo, made.Paused.Milliseconds()}, err
 }
 
-// noteLabel adds to a create's line in the event log what the snapshot is worth.
-func noteLabel(attrs []any, info layer.SnapshotInfo) []any {
-	attrs = append(attrs, "consistency", info.Consistency)
-	if info.Warning != nil {
-		attrs = append(attrs, "warning", *info.Warning)
+// note adds to a create's line in the event log what the snapshot is worth, and what it cost the guest.
+func (a createAnswer) note(attrs []any) []any {
+	attrs = append(attrs, "consistency", a.Snapshot.Consistency)
+	if a.Snapshot.Memory != nil {
+		attrs = append(attrs, "memory", *a.Snapshot.Memory)
+	}
+	if a.PausedMS > 0 {
+		attrs = append(attrs, "paused_ms", a.PausedMS)
+	}
+	if a.Snapshot.Warning != nil {
+		attrs = append(attrs, "warning", *a.Snapshot.Warning)
 	}
 	return attrs
 }

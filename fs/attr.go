@@ -36,7 +36,7 @@ func (s *server) attrOut(n node, out *fuse.AttrOut) error {
 	if err := s.attr(n, &out.Attr); err != nil {
 		return err
 	}
-	if n.kind() == kindView {
+	if n.kind() == kindView || n.kind() == kindMemory {
 		out.SetTimeout(keepTimeout)
 	}
 	return nil
@@ -49,7 +49,7 @@ func (s *server) entryOut(n node, out *fuse.EntryOut) error {
 	}
 	out.NodeId = uint64(n)
 	switch n.kind() {
-	case kindView:
+	case kindView, kindMemory:
 		out.SetAttrTimeout(keepTimeout)
 	case kindVM, kindSnapDir:
 		out.SetEntryTimeout(keepTimeout)
@@ -105,6 +105,10 @@ func (s *server) nodeAttr(n node) (layer.Attr, error) {
 		return a, nil
 	case kindControl:
 		return s.controlAttr(n)
+	case kindMemory:
+		return s.memoryAttr(n)
+	case kindAbout:
+		return s.aboutAttr(n)
 	}
 	return layer.Attr{}, errStale
 }
@@ -180,7 +184,7 @@ func (s *server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOu
 
 func (s *server) setAttr(n node, in *fuse.SetAttrIn) error {
 	switch n.kind() {
-	case kindSnapshot, kindView:
+	case kindSnapshot, kindView, kindMemory, kindAbout:
 		return errReadOnly
 	case kindRoot, kindSnapDir:
 		return s.setFixed(n, in)

@@ -25,10 +25,10 @@ type command struct {
 	discard, force bool
 	files          []string // nil: all
 	hooks          []string // nil: all
+	memory         bool
 }
 
-// keys are all that the language knows, and which control files take them. Those that none takes are promised for
-// later, and refused as such.
+// keys are all that the language knows, and which control files take them.
 var keys = map[string][]control{
 	"name":        {controlCreate, controlDelete, controlRename, controlRevert, controlPreview, controlClone},
 	"names":       {controlDelete},
@@ -37,7 +37,7 @@ var keys = map[string][]control{
 	"discard":     {controlRevert},
 	"force":       {controlRevert, controlPreview, controlUndo},
 	"files":       {controlCreate, controlRevert, controlPreview},
-	"memory":      nil,
+	"memory":      {controlCreate},
 	"hooks":       {controlCreate},
 }
 
@@ -80,8 +80,6 @@ func (p *parser) key(name string) error {
 	switch {
 	case !known:
 		return invalid("unknown key %q", name)
-	case takers == nil:
-		return invalid("%s is not supported by this version", name)
 	case !slices.Contains(takers, p.which):
 		return invalid("%s takes no %s", p.which.name(), name)
 	case p.given[name]:

@@ -74,6 +74,8 @@ func (p *parser) setJSON(key string, value json.RawMessage) error {
 		return decode(key, value, &p.force, "true or false")
 	case "files":
 		return decode(key, value, &p.files, "an array of strings")
+	case "memory":
+		return decode(key, value, &p.memory, "true or false")
 	case "hooks":
 		return decode(key, value, &p.hooks, "an array of strings")
 	}

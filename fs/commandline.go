@@ -133,6 +133,8 @@ func (p *parser) set(key, value string) error {
 		p.force, err = parseBool(key, value)
 	case "files":
 		p.files, err = splitList(key, value)
+	case "memory":
+		p.memory, err = parseBool(key, value)
 	case "hooks":
 		p.hooks, err = splitList(key, value)
 	}

@@ -75,7 +75,7 @@ func (s *server) list(dir node) (listing, error) {
 func (l *listing) add(name string, n node) {
 	mode := uint32(syscall.S_IFDIR)
 	switch n.kind() {
-	case kindFile, kindView, kindControl:
+	case kindFile, kindView, kindControl, kindMemory, kindAbout:
 		mode = syscall.S_IFREG
 	}
 	*l = append(*l, fuse.DirEntry{Name: name, Ino: uint64(n), Mode: mode})
@@ -128,6 +128,11 @@ func (s *server) listSnapshot(dir node, l *listing) error {
 	}
 	for _, view := range snapshot.Views() {
 		l.add(view.Name(), viewNode(view.ID()))
+	}
+	for _, name := range []string{memoryName, aboutName} {
+		if n, err := beside(snapshot, name); err == nil {
+			l.add(name, n)
+		}
 	}
 	return nil
 }

@@ -47,6 +47,8 @@ func (s *server) open(in *fuse.OpenIn, out *fuse.OpenOut) error {
 	case kindControl:
 		out.Fh, out.OpenFlags = handle(&in.InHeader), controlFlags
 		return s.openControl(n, out.Fh, in.Uid, writes(in.Flags))
+	case kindMemory, kindAbout:
+		return s.openBeside(n, in, out)
 	}
 	return errDirectory
 }
@@ -71,6 +73,12 @@ func (s *server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		}
 	case kindControl:
 		s.controls.drop(in.Fh)
+	case kindMemory:
+		if memory, err := s.memory(n); err == nil {
+			memory.Close(layer.Handle(in.Fh))
+		}
+	case kindAbout:
+		s.abouts.drop(in.Fh)
 	}
 }
 
@@ -97,6 +105,11 @@ func (s *server) read(in *fuse.ReadIn, p []byte, wait bool) (int, error) {
 			return 0, layer.ErrWait
 		}
 		return s.readControl(n, in.Fh, in.Uid, p)
+	case kindMemory, kindAbout:
+		if !wait {
+			return 0, layer.ErrWait // something may have to be unpacked or asked for
+		}
+		return s.readBeside(n, in, p)
 	}
 	return 0, errDirectory
 }

@@ -37,6 +37,9 @@ func (s *server) lookup(dir node, name string) (node, error) {
 		if err != nil {
 			return 0, err
 		}
+		if n, err := beside(snapshot, name); n != 0 || err != nil {
+			return n, err
+		}
 		view, err := snapshot.View(name)
 		if err != nil {
 			return 0, err

@@ -111,7 +111,7 @@ func TestSnapshotAndRevert(t *testing.T) {
 	m.write("new", "web", "extra")
 	require.Equal(t, "first", m.read("web", layer.SnapDir, "one", "disk"))
 	require.Equal(t, "second, longer", m.read("web", "disk"))
-	require.Equal(t, []string{"disk"}, m.list("web", layer.SnapDir, "one"))
+	require.Equal(t, []string{"disk", "snapshot.json"}, m.list("web", layer.SnapDir, "one"))
 
 	answer := m.do("web", "revert", "one")
 	require.Equal(t, "first", m.read("web", "disk"))
@@ -208,7 +208,7 @@ func TestListings(t *testing.T) {
 		require.ElementsMatch(t, strings.Fields("create delete rename revert preview commit undo clone policy "+
 			"tree list status log one two"), m.list("a", layer.SnapDir))
 		require.ElementsMatch(t, []string{"status", "list", "log"}, m.list(layer.SnapDir))
-		require.Equal(t, []string{"disk"}, m.list("a", layer.SnapDir, "two"))
+		require.Equal(t, []string{"disk", "snapshot.json"}, m.list("a", layer.SnapDir, "two"))
 
 		var listed []struct{ VM, Name string }
 		require.NoError(t, json.Unmarshal([]byte(m.read(layer.SnapDir, "list")), &listed))

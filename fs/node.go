@@ -18,6 +18,8 @@ const (
 	kindSnapshot             // SnapshotID
 	kindView                 // LayerID: a file of a snapshot is the layer that was sealed for it
 	kindControl              // VMID<<4 | which, 0 for the mount's own
+	kindMemory               // SnapshotID: what it has of the machine's memory
+	kindAbout                // SnapshotID: its snapshot.json
 )
 
 const (
@@ -37,6 +39,8 @@ func viewNode(id layer.LayerID) node        { return makeNode(kindView, uint64(i
 func controlNode(vm layer.VMID, which control) node {
 	return makeNode(kindControl, uint64(vm)<<4|uint64(which))
 }
+func memoryNode(id layer.SnapshotID) node   { return makeNode(kindMemory, uint64(id)) }
+func aboutNode(id layer.SnapshotID) node    { return makeNode(kindAbout, uint64(id)) }
 func (n node) kind() kind                   { return kind(n >> kindShift) }
 func (n node) id() uint64                   { return uint64(n) & idMask }
 func (n node) vmID() layer.VMID             { return layer.VMID(n.id()) }

@@ -22,11 +22,13 @@ func TestNodeRoundTrip(t *testing.T) {
 			snapDirNode(0):                       kindSnapDir,
 			snapshotNode(layer.SnapshotID(id)):   kindSnapshot,
 			viewNode(layer.LayerID(id)):          kindView,
+			memoryNode(layer.SnapshotID(id)):     kindMemory,
+			aboutNode(layer.SnapshotID(id)):      kindAbout,
 			controlNode(layer.VMID(id), which):   kindControl,
 			controlNode(layer.VMID(0), which):    kindControl,
 			controlNode(layer.VMID(id), which^1): kindControl,
 		}
-		require.Len(t, nodes, 10)
+		require.Len(t, nodes, 12)
 		for n, k := range nodes {
 			require.Equal(t, k, n.kind())
 		}
@@ -34,6 +36,8 @@ func TestNodeRoundTrip(t *testing.T) {
 		require.EqualValues(t, id, fileNode(layer.FileID(id)).fileID())
 		require.EqualValues(t, id, snapDirNode(layer.VMID(id)).vmID())
 		require.EqualValues(t, id, snapshotNode(layer.SnapshotID(id)).snapshotID())
+		require.EqualValues(t, id, memoryNode(layer.SnapshotID(id)).snapshotID())
+		require.EqualValues(t, id, aboutNode(layer.SnapshotID(id)).snapshotID())
 		require.EqualValues(t, id, viewNode(layer.LayerID(id)).layerID())
 		vm, c := controlNode(layer.VMID(id), which).control()
 		require.EqualValues(t, id, vm)
@@ -48,6 +52,8 @@ func TestNodeNumbersStay(t *testing.T) {
 	require.EqualValues(t, 0x3000000000000002, snapDirNode(2))
 	require.EqualValues(t, 0x4000000000000005, snapshotNode(5))
 	require.EqualValues(t, 0x5000000000000006, viewNode(6))
+	require.EqualValues(t, 0x7000000000000005, memoryNode(5))
+	require.EqualValues(t, uint64(0x8000000000000005), aboutNode(5))
 	require.EqualValues(t, 0x6000000000000020, controlNode(2, controlCreate))
 	require.EqualValues(t, 0x6000000000000027, controlNode(2, controlLog))
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -121,22 +122,23 @@ func TestPolicyIsRoots(t *testing.T) {
 func TestComposedMount(t *testing.T) {
 	asked := make(chan CreateRequest, 1) // as in TestPolicyFile
 	m := mountStore(t, Options{
-		Create: func(vm *layer.VM, r CreateRequest) (layer.SnapshotInfo, error) {
+		Create: func(vm *layer.VM, r CreateRequest) (Created, error) {
 			asked <- r
 			info, err := vm.CreateSnapshot(r.CreateOptions)
 			warning := "not quiesced"
 			info.Warning = &warning
-			return info, err
+			return Created{SnapshotInfo: info, Paused: 12 * time.Millisecond}, err
 		},
 		Reasons: func(vm *layer.VM) []string { return []string{vm.Name() + " is not as it should be"} },
 	})
 	m.vm("web", "x")
 	answer := m.do("web", "create", "one hooks=db,web files=disk")
-	require.Equal(t, CreateRequest{layer.CreateOptions{Name: "one", Files: []string{"disk"}}, []string{"db", "web"}}, <-asked)
+	require.Equal(t, CreateRequest{CreateOptions: layer.CreateOptions{Name: "one", Files: []string{"disk"}}, Hooks: []string{"db", "web"}}, <-asked)
+	require.EqualValues(t, 12, answer["paused_ms"])
 	require.Equal(t, "not quiesced", answer["snapshot"].(map[string]any)["warning"])
 	require.NoError(t, os.Mkdir(m.path("web", layer.SnapDir, "two"), 0o755))
 	require.Equal(t, CreateRequest{CreateOptions: layer.CreateOptions{Name: "two"}}, <-asked)
-	require.Contains(t, m.read("web", layer.SnapDir, "log"), `create vm=web snapshot=one consistency=off warning="not quiesced"`)
+	require.Contains(t, m.read("web", layer.SnapDir, "log"), `create vm=web snapshot=one consistency=off paused_ms=12 warning="not quiesced"`)
 	var status layer.VMStatus
 	require.NoError(t, json.Unmarshal([]byte(m.read("web", layer.SnapDir, "status")), &status))
 	require.False(t, status.Compliant)

@@ -81,7 +81,7 @@ func TestPreviewCommit(t *testing.T) {
 	require.Contains(t, kept, "before-commit-")
 	require.Contains(t, answer["message"], kept)
 	require.Equal(t, "third", m.read("web", "disk"))
-	require.Equal(t, []string{"disk"}, m.list("web", layer.SnapDir, kept))
+	require.Equal(t, []string{"disk", "snapshot.json"}, m.list("web", layer.SnapDir, kept))
 	require.Equal(t, "second", m.read("web", layer.SnapDir, kept, "disk"))
 	require.Contains(t, m.read("web", layer.SnapDir, "log"), "commit vm=web snapshot=one kept="+kept)
 }

@@ -38,9 +38,15 @@ func (s *server) render(n node) ([]byte, error) {
 	return []byte(s.log.Text(vm.Name())), nil
 }
 
+// vmStatus is how a VM stands, and how far a snapshot is that is being taken.
+type vmStatus struct {
+	layer.VMStatus
+	Progress *Progress `json:"progress"`
+}
+
 // vmStatus describes a VM, with the reasons of those who take its snapshots.
-func (s *server) vmStatus(vm *layer.VM) layer.VMStatus {
-	st := vm.Status()
+func (s *server) vmStatus(vm *layer.VM) vmStatus {
+	st := vmStatus{vm.Status(), s.options.Progress(vm)}
 	st.Reasons = append(st.Reasons, s.options.Reasons(vm)...)
 	st.Compliant = len(st.Reasons) == 0
 	return st

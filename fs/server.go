@@ -26,6 +26,7 @@ type server struct {
 	policies sync.Mutex // one change of a policy at a time
 	controls handles[controlFile]
 	listings handles[listing]
+	abouts   handles[[]byte]
 
 	rootChanged atomic.Int64 // when the root's entries last changed, in Unix nanoseconds
 }
@@ -69,7 +70,7 @@ func (s *server) vmName(n node) string {
 		if f, err := s.store.FileByID(n.fileID()); err == nil {
 			return f.VM().Name()
 		}
-	case kindSnapshot:
+	case kindSnapshot, kindMemory, kindAbout:
 		if snapshot, err := s.store.SnapshotByID(n.snapshotID()); err == nil {
 			return snapshot.VM().Name()
 		}

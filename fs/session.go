@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -26,15 +27,30 @@ type Options struct {
 	Log            *EventLog                        // what `log` shows; nil: a new one
 
 	// What is done with policies is not this package's: each of these may be nil, and is called from any goroutine.
-	Create        func(vm *layer.VM, r CreateRequest) (layer.SnapshotInfo, error) // nil: no guest is brought to rest
+	Create        func(vm *layer.VM, r CreateRequest) (Created, error) // nil: no guest is brought to rest
 	PolicyChanged func(vm *layer.VM)
-	Reasons       func(vm *layer.VM) []string // why a VM is not as its policy wants it, beside what the store knows
+	Reasons       func(vm *layer.VM) []string  // why a VM is not as its policy wants it, beside what the store knows
+	Progress      func(vm *layer.VM) *Progress // how far a snapshot is that takes its time; nil without one
 }
 
 // CreateRequest is a snapshot that somebody asked for.
 type CreateRequest struct {
 	layer.CreateOptions
-	Hooks []string // of the policy's scripts, those to run; nil: all
+	Hooks  []string // of the policy's scripts, those to run; nil: all
+	Memory bool     // of the machine, too
+}
+
+// Created is a snapshot that was taken, and how long its guest was held still for it.
+type Created struct {
+	layer.SnapshotInfo
+	Paused time.Duration
+}
+
+// Progress is how far something is.
+type Progress struct {
+	Snapshot string `json:"snapshot"`
+	What     string `json:"what"` // as "memory"
+	Percent  int    `json:"percent"`
 }
 
 func (o *Options) ensureDefaults() {
@@ -53,17 +69,24 @@ func (o *Options) ensureDefaults() {
 	if o.PolicyChanged == nil {
 		o.PolicyChanged = func(*layer.VM) {}
 	}
+	if o.Progress == nil {
+		o.Progress = func(*layer.VM) *Progress { return nil }
+	}
 	if o.Reasons == nil {
 		o.Reasons = func(*layer.VM) []string { return nil }
 	}
 }
 
 // createCrash makes a snapshot without asking anybody: as after pulling the plug.
-func createCrash(vm *layer.VM, r CreateRequest) (layer.SnapshotInfo, error) {
-	if len(r.Hooks) > 0 {
-		return layer.SnapshotInfo{}, invalid("there are no scripts here to run %s", r.Hooks[0])
+func createCrash(vm *layer.VM, r CreateRequest) (Created, error) {
+	switch {
+	case r.Memory:
+		return Created{}, invalid("there is no monitor here to save the memory")
+	case len(r.Hooks) > 0:
+		return Created{}, invalid("there are no scripts here to run %s", r.Hooks[0])
 	}
-	return vm.CreateSnapshot(r.CreateOptions)
+	info, err := vm.CreateSnapshot(r.CreateOptions)
+	return Created{SnapshotInfo: info}, err
 }
 
 // Session is a mounted store.

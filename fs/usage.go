@@ -5,10 +5,11 @@ package fs
 // usages are the control files: the name, and for those that take commands, what to write.
 var usages = [...]struct{ name, usage string }{
 	controlCreate: {"create", `create: write one line, then read the answer from the same open file:
-  NAME [description=TEXT] [files=FILE,FILE…] [hooks=SCRIPT,SCRIPT…]
-or one JSON object: {"name": "…", "description": "…", "files": ["…"], "hooks": ["…"]}
+  NAME [description=TEXT] [files=FILE,FILE…] [hooks=SCRIPT,SCRIPT…] [memory=true]
+or one JSON object: {"name": "…", "description": "…", "files": ["…"], "hooks": ["…"], "memory": false}
 Takes a snapshot of all files of the VM, or of those given. A name or value with spaces goes in double quotes. Of the
-policy's scripts all run, or those whose file name is given.
+policy's scripts all run, or those whose file name is given. With memory the snapshot has the machine's memory, too; the
+policy must name its monitor, quiesce.qmp.
 `},
 	controlDelete: {"delete", `delete: write one line, then read the answer from the same open file:
   NAME [NAME…]

@@ -54,7 +54,7 @@ func TestCreateCommand(t *testing.T) {
 	writeFile(t, filepath.Join(vm, "settings.xml"), []byte("<domain/>"))
 	a := mustCommand(t, vm, "create", `{"name": "partial", "files": ["settings.xml"]}`)
 	require.Equal(t, []string{"disk"}, a.Snapshot.Excluded)
-	require.Equal(t, []string{"settings.xml"}, names(t, snapshotPath(vm, "partial")))
+	require.Equal(t, []string{"settings.xml"}, snapshotFiles(t, vm, "partial"))
 }
 
 // TestControlDialogue reads and writes a control file as a script does.
@@ -172,7 +172,7 @@ func TestRevertCommand(t *testing.T) {
 	kept := all[1]
 	_, err = time.Parse("20060102T150405Z", strings.TrimPrefix(kept, "before-revert-"))
 	require.NoError(t, err, kept)
-	require.Equal(t, []string{"disk", "moved.fd", "newer"}, names(t, snapshotPath(vm, kept)))
+	require.Equal(t, []string{"disk", "moved.fd", "newer"}, snapshotFiles(t, vm, kept))
 
 	// Forward again, and nothing kept.
 	mustCommand(t, vm, "revert", kept+" discard=true")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -98,6 +99,14 @@ func snapshotNames(t testing.TB, vm string) []string {
 		out = append(out, s.Name)
 	}
 	return out
+}
+
+// snapshotFiles lists the files of the VM that a snapshot has.
+func snapshotFiles(t testing.TB, vm, name string) []string {
+	t.Helper()
+	return slices.DeleteFunc(names(t, snapshotPath(vm, name)), func(file string) bool {
+		return file == "memory" || file == "snapshot.json"
+	})
 }
 
 // snapshotPath is a file, or the directory, of a snapshot.

@@ -547,7 +547,7 @@ func (r *random) verify() {
 }
 
 func (r *random) verifySnapshot(dir string, s *modelSnapshot) {
-	require.ElementsMatch(r, slices.Collect(maps.Keys(s.files)), names(r, snapshotPath(dir, s.name)))
+	require.ElementsMatch(r, slices.Collect(maps.Keys(s.files)), snapshotFiles(r, dir, s.name))
 	for n, data := range s.files {
 		requireContent(r, data, snapshotPath(dir, s.name, n))
 	}

@@ -28,6 +28,8 @@ const (
 	tablePolicy   = 'q' // VM → the policy's document
 	tableGrowth   = 'g' // VM → growthRecord
 	tableUnlink   = 'u' // layer → nothing: a data file to remove
+	tableImage    = 'i' // image → imageRecord
+	tableMachine  = 'd' // snapshot → what its machine's monitor told, JSON
 )
 
 type storeRecord struct {
@@ -97,7 +99,9 @@ type snapshotRecord struct {
 	Auto        bool          `json:"auto,omitempty"`     // made by the policy's schedule, thinned by it
 	Excluded    []string      `json:"excluded,omitempty"` // files that it left out, by name
 	ExcludedIDs []FileID      `json:"excludedFiles,omitempty"`
-	Files       []entryRecord `json:"files"` // by name
+	Memory      imageID       `json:"memory,omitempty"`  // of the machine
+	Running     *bool         `json:"running,omitempty"` // the machine ran, as far as its monitor told
+	Files       []entryRecord `json:"files"`             // by name
 }
 
 // preparedRecord names the heads of an operation that is under way. A start that finds one takes them away again.

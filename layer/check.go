@@ -69,7 +69,7 @@ func Check(dir string) (Report, error) {
 	}
 	k := &check{dir: dir, index: index, catalog: c, files: make(map[LayerID]os.FileInfo)}
 	k.Findings = []Finding{}
-	err = errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords())
+	err = errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkImages())
 	return k.Report, err
 }
 

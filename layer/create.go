@@ -39,6 +39,8 @@ type Pending struct {
 	vm    *VM
 	snap  *Snapshot
 	heads *heads
+	image *Image // of the machine's memory, or nil
+	about []byte // the machine's description
 	old   []left // once swapped
 	done  sync.Once
 }
@@ -49,8 +51,11 @@ type Verdict struct {
 	Err                  error
 }
 
-// noVerdict warns of a snapshot whose verdict a crash kept from coming.
-const noVerdict = "the daemon ended before it was known whether the guest was quiet"
+// Warnings of a snapshot whose verdict a crash kept from coming.
+const (
+	noVerdict = "the daemon ended before it was known whether the guest was quiet"
+	noMemory  = "the daemon ended before the machine's memory was saved"
+)
 
 // MayCreate says what would keep such a snapshot from being prepared now, with PrepareSnapshot's errors, and whether a
 // file of it is open for writing: if none is, there is no guest to freeze.
@@ -100,7 +105,7 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 		}
 		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head})
 	}
-	return &Pending{vm: v, snap: n, heads: h}, h.prepare()
+	return &Pending{vm: v, snap: n, heads: h, image: o.Image, about: o.Machine}, h.prepare()
 }
 
 // fits refuses, before anything is done, a snapshot whose record would be too large for the index: 1 MiB. Quotes and
@@ -136,6 +141,9 @@ func (v *VM) mayCreate(o CreateOptions) error {
 	if err := v.checkLimits(); err != nil {
 		return err
 	}
+	if len(o.Machine) > MaxMachine {
+		return Errorf(syscall.EINVAL, "the machine's description has %d bytes, more than %d", len(o.Machine), MaxMachine)
+	}
 	return v.store.space.take(snapshotRoom)
 }
 
@@ -153,7 +161,7 @@ func (p *Pending) Swap() {
 
 // Seal makes the snapshot durable. Then it asks judge, if there is one, for the verdict; if that is an error, the
 // snapshot goes again, and the error is Seal's. Nobody sees the snapshot before. Flushes go on before judge is asked: a
-// guest that thaws writes and flushes, and the verdict waits for it.
+// guest that thaws writes and flushes, and the verdict waits for it. The machine's memory is synced after the verdict.
 func (p *Pending) Seal(judge func() Verdict) (info SnapshotInfo, err error) {
 	p.done.Do(func() { info, err = p.seal(judge) })
 	return info, err
@@ -162,12 +170,15 @@ func (p *Pending) Seal(judge func() Verdict) (info SnapshotInfo, err error) {
 func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
 	v, n := p.vm, p.snap
 	defer v.op.Unlock()
-	if judge != nil {
+	switch {
+	case p.image != nil:
+		n.Warning = noMemory
+	case judge != nil:
 		n.Warning = noVerdict
 	}
 	err := seal(p.old)
 	if err == nil {
-		err = v.commitSnapshot(n, p.heads, p.old)
+		err = p.commit()
 	}
 	if err != nil {
 		v.abandon(p.heads, p.old)
@@ -176,24 +187,39 @@ func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
 	}
 	v.ownSealed(n, p.old)
 	v.sealing.Unlock()
-	if judge != nil {
-		if err := p.judged(judge()); err != nil {
+	if judge != nil || p.image != nil {
+		if err := p.judged(judge); err != nil {
 			return SnapshotInfo{}, errors.Join(err, v.dropSnapshots([]*Snapshot{n}))
 		}
 	}
 	v.showSnapshot(n)
+	if n.image != nil {
+		v.store.images.add(n.image) // to be packed
+	}
 	return n.Info(), nil
 }
 
-// judged gives the snapshot its label, or returns why it has to go.
-func (p *Pending) judged(verdict Verdict) error {
+// judged gives the snapshot its label and its memory, or returns why it has to go.
+func (p *Pending) judged(judge func() Verdict) error {
+	var verdict Verdict
+	if judge != nil {
+		verdict = judge()
+	}
 	if verdict.Err != nil {
 		return verdict.Err
 	}
-	return p.label(verdict)
+	if p.image == nil {
+		return p.label(verdict)
+	}
+	size, err := p.image.finish()
+	if err != nil {
+		return err
+	}
+	return p.label(verdict, p.image.own(p.snap, size))
 }
 
-func (p *Pending) label(verdict Verdict) error {
+// label commits the verdict, with what else is to be committed then.
+func (p *Pending) label(verdict Verdict, also ...func(*blockmap.Tx) error) error {
 	v, n := p.vm, p.snap
 	v.mu.RLock()
 	consistency := n.Consistency
@@ -202,6 +228,11 @@ func (p *Pending) label(verdict Verdict) error {
 		consistency = verdict.Consistency
 	}
 	err := v.store.update(func(tx *blockmap.Tx) error {
+		for _, put := range also {
+			if err := put(tx); err != nil {
+				return err
+			}
+		}
 		return edit(tx, catalogKey(tableSnapshot, n.id), func(r *snapshotRecord) {
 			r.Consistency, r.Warning = consistency, verdict.Warning
 		})
@@ -263,7 +294,7 @@ func (v *VM) newSnapshot(o CreateOptions) *Snapshot {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return &Snapshot{id: SnapshotID(v.store.newID()), vm: v, state: StateSealing, snapshotRecord: snapshotRecord{
-		VM: v.id, Name: o.Name, Parent: v.head, Description: o.Description, Auto: o.Auto, Consistency: ConsistencyOff,
+		VM: v.id, Name: o.Name, Parent: v.head, Description: o.Description, Auto: o.Auto, Running: o.Running, Consistency: ConsistencyOff,
 	}}
 }
 
@@ -285,14 +316,18 @@ func (v *VM) swap(n *Snapshot, h *heads) []left {
 	return old
 }
 
-func (v *VM) commitSnapshot(n *Snapshot, h *heads, old []left) error {
+func (p *Pending) commit() error {
+	v, n := p.vm, p.snap
 	return v.store.updateFreeing(func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tablePrepared, v.id))
 		put(tx, catalogKey(tableSnapshot, n.id), n.snapshotRecord)
-		for i, nh := range h.new {
+		if p.about != nil {
+			tx.Put(catalogKey(tableMachine, n.id), p.about)
+		}
+		for i, nh := range p.heads.new {
 			err := edit(tx, catalogKey(tableFile, nh.file.id), func(r *fileRecord) {
 				r.Head = nh.head.id
-				r.setMeta(old[i].meta)
+				r.setMeta(p.old[i].meta)
 			})
 			if err != nil {
 				return err

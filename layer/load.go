@@ -23,6 +23,7 @@ type catalog struct {
 	prepared  map[VMID]preparedRecord
 	policies  map[VMID]Policy
 	growth    map[VMID]growthRecord
+	images    map[imageID]imageRecord
 	punches   []punch
 	unlinks   []LayerID
 }
@@ -31,7 +32,7 @@ func readCatalog(x *blockmap.Index) (*catalog, error) {
 	c := &catalog{
 		vms: map[VMID]vmRecord{}, files: map[FileID]fileRecord{}, lineages: map[lineageID]lineageRecord{},
 		layers: map[LayerID]layerRecord{}, snapshots: map[SnapshotID]snapshotRecord{}, prepared: map[VMID]preparedRecord{},
-		policies: map[VMID]Policy{}, growth: map[VMID]growthRecord{},
+		policies: map[VMID]Policy{}, growth: map[VMID]growthRecord{}, images: map[imageID]imageRecord{},
 	}
 	err := x.View(func(tx *blockmap.Tx) error {
 		value, err := tx.Get([]byte{tableMeta})
@@ -44,7 +45,8 @@ func readCatalog(x *blockmap.Index) (*catalog, error) {
 		return errorOf(
 			scanInto(tx, tableVM, c.vms), scanInto(tx, tableFile, c.files), scanInto(tx, tableLineage, c.lineages),
 			scanInto(tx, tableLayer, c.layers), scanInto(tx, tableSnapshot, c.snapshots),
-			scanInto(tx, tablePrepared, c.prepared), scanInto(tx, tablePolicy, c.policies), scanInto(tx, tableGrowth, c.growth), c.readPunches(tx), c.readUnlinks(tx))
+			scanInto(tx, tablePrepared, c.prepared), scanInto(tx, tablePolicy, c.policies), scanInto(tx, tableGrowth, c.growth),
+			scanInto(tx, tableImage, c.images), c.readPunches(tx), c.readUnlinks(tx))
 	})
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "read the catalog: %w", err)
@@ -106,7 +108,7 @@ func (s *Store) load() error {
 	if err := s.undoPrepared(c); err != nil {
 		return err
 	}
-	for _, step := range []func(*catalog) error{s.loadTree, s.dropStrays, s.loadVMs, s.loadSnapshots, s.loadFiles} {
+	for _, step := range []func(*catalog) error{s.loadTree, s.dropStrays, s.loadVMs, s.loadSnapshots, s.loadImages, s.loadFiles} {
 		if err := step(c); err != nil {
 			return Errorf(syscall.EIO, "the catalog of store %s is damaged: %w", s.dir, err)
 		}

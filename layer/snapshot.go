@@ -19,7 +19,8 @@ type Snapshot struct {
 
 	snapshotRecord // Name, Parent, Consistency and Warning are guarded by VM.mu, the rest does not change
 	state          string
-	leaving        bool // guarded by VM.mu: no file of it is opened any more
+	image          *image // of the machine's memory, or nil; set before the snapshot is shown
+	leaving        bool   // guarded by VM.mu: no file of it is opened any more
 }
 
 // ID is the snapshot's catalog id.
@@ -87,7 +88,10 @@ func (n *Snapshot) Info() SnapshotInfo {
 	}
 	n.vm.mu.RLock()
 	defer n.vm.mu.RUnlock()
-	info.Name = n.snapshotRecord.Name
+	if n.image != nil {
+		info.Memory = &n.image.bytes
+	}
+	info.Name, info.Running = n.snapshotRecord.Name, n.Running
 	info.Head = n.vm.head == n.id
 	info.Consistency = n.Consistency
 	if warning := n.Warning; warning != "" {
@@ -173,6 +177,7 @@ func (v *VM) dropSnapshots(gone []*Snapshot) error {
 	err := v.store.updateFreeing(func(tx *blockmap.Tx) error {
 		for _, n := range gone {
 			tx.Delete(catalogKey(tableSnapshot, n.id))
+			tx.Delete(catalogKey(tableMachine, n.id))
 		}
 		for n, parent := range parents {
 			err := edit(tx, catalogKey(tableSnapshot, n.id), func(r *snapshotRecord) { r.Parent = parent })
@@ -196,6 +201,7 @@ func (v *VM) dropSnapshots(gone []*Snapshot) error {
 	v.head = head
 	v.mu.Unlock()
 	v.store.retireSnapshots(gone)
+	v.store.images.removeImages(gone)
 	return nil
 }
 

@@ -36,6 +36,7 @@ type Store struct {
 	next   atomic.Uint64 // the next id to give out
 
 	reclaim *reclaimer
+	images  *images
 	work    background
 	stop    chan struct{}
 	closing sync.Once
@@ -80,6 +81,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	s.work.start(s.flushNowAndThen)
 	s.work.start(s.keepBallast)
 	s.work.start(s.sampleGrowth)
+	s.work.start(s.images.run)
 	return s, nil
 }
 
@@ -118,6 +120,7 @@ func (s *Store) openParts() error {
 	}
 	s.cache = blockmap.NewCache(s.index, s.opts.MapMemory)
 	s.reclaim = newReclaimer(s)
+	s.images = newImages(s)
 	return nil
 }
 

@@ -120,12 +120,19 @@ type SnapshotInfo struct {
 }
 
 // CreateOptions of a snapshot. Files nil: all of the VM's that its policy does not exclude. Auto: the policy's schedule
-// made it, and may delete it.
+// made it, and may delete it. Image is to become its memory, complete by when Seal asks for the verdict. Running and
+// Machine are what the machine's monitor told before, the latter a JSON document of at most MaxMachine bytes.
 type CreateOptions struct {
 	Name, Description string
 	Files             []string
 	Auto              bool
+	Image             *Image
+	Running           *bool
+	Machine           []byte
 }
+
+// MaxMachine is how long the description of a machine may be, in bytes.
+const MaxMachine = 512 << 10
 
 // RevertOptions: Discard keeps nothing of what is left behind, Force reverts under open files.
 // Files nil: all of the snapshot's.

@@ -141,7 +141,7 @@ func (n *Snapshot) inUseLocked() bool {
 			return true
 		}
 	}
-	return false
+	return n.image != nil && len(n.image.handles) > 0
 }
 
 // tryRefuseOpens lets no file of the snapshot be opened any more, unless one is.

@@ -50,6 +50,9 @@ func newVM(s *Store, id VMID, name string, attr attrRecord) *VM {
 // ID is the VM's catalog id.
 func (v *VM) ID() VMID { return v.id }
 
+// Store is the one that the VM is in.
+func (v *VM) Store() *Store { return v.store }
+
 // Name is the VM's present name.
 func (v *VM) Name() string {
 	v.store.mu.RLock()

@@ -22,7 +22,7 @@ type Held struct {
 func Release(ctx context.Context, h Held) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := h.release(ctx)
-		if err == nil || gone(err) {
+		if err == nil || Gone(err) {
 			return nil
 		}
 		select {
@@ -62,8 +62,8 @@ func (q *QMP) resume(ctx context.Context, h Held) error {
 	return q.Cont(ctx)
 }
 
-// gone says whether nobody is behind the address any more: a guest that does not run is not held.
-func gone(err error) bool {
+// Gone says whether an error tells that nobody is behind an address: a guest that does not run is not held.
+func Gone(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) || errors.Is(err, errNoDomain)
 }
 

@@ -17,8 +17,8 @@ type Disk struct {
 	ReadOnly bool   `json:"read_only"` // also true for CD-ROMs
 }
 
-// Disks are those that query-block lists.
-func (q *QMP) Disks(ctx context.Context) ([]Disk, error) {
+// Disks are those of the machine.
+func (m Machine) Disks() ([]Disk, error) {
 	var answer []struct {
 		Device   string `json:"device"`
 		QDev     string `json:"qdev"`
@@ -28,7 +28,7 @@ func (q *QMP) Disks(ctx context.Context) ([]Disk, error) {
 			ReadOnly bool   `json:"ro"`
 		} `json:"inserted"`
 	}
-	if err := q.Execute(ctx, "query-block", nil, &answer); err != nil {
+	if err := json.Unmarshal(m.Block, &answer); err != nil {
 		return nil, err
 	}
 	disks := []Disk{}
@@ -99,6 +99,22 @@ func (q *QMP) Machine(ctx context.Context) (Machine, error) {
 		}
 	}
 	return m, nil
+}
+
+// RunState is whether the machine ran when it was described.
+func (m Machine) RunState() (s RunState, err error) {
+	err = json.Unmarshal(m.Status, &s)
+	return s, err
+}
+
+// RAM is how much memory the machine has, in bytes; 0 if that is not known.
+func (m Machine) RAM() int64 {
+	var size struct {
+		Base    int64 `json:"base-memory"`
+		Plugged int64 `json:"plugged-memory"`
+	}
+	_ = json.Unmarshal(m.Memory, &size) // then it is not known
+	return size.Base + size.Plugged
 }
 
 // Version is QEMU's, as "7.2.22".

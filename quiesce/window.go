@@ -83,7 +83,7 @@ func tryUntil(ctx context.Context, guest holder, end time.Time) (moved, err erro
 		switch {
 		case err == nil:
 			return moved, nil
-		case gone(err): // it died, which ended that too
+		case Gone(err): // it died, which ended that too
 			return err, nil
 		}
 		select {

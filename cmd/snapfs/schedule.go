@@ -32,7 +32,7 @@ const (
 type schedule struct {
 	path  string
 	store *layer.Store
-	take  func(*layer.VM, fs.CreateRequest) (layer.SnapshotInfo, error)
+	take  func(*layer.VM, fs.CreateRequest) (fs.Created, error)
 	event func(vm, event string, attrs ...any)
 	wake  chan struct{}
 	slots chan struct{}
@@ -49,7 +49,7 @@ type plan struct {
 	running  bool
 }
 
-func newSchedule(path string, store *layer.Store, take func(*layer.VM, fs.CreateRequest) (layer.SnapshotInfo, error), event func(vm, event string, attrs ...any)) *schedule {
+func newSchedule(path string, store *layer.Store, take func(*layer.VM, fs.CreateRequest) (fs.Created, error), event func(vm, event string, attrs ...any)) *schedule {
 	s := &schedule{
 		path: path, store: store, take: take, event: event,
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, atOnce), plans: make(map[layer.VMID]*plan),

@@ -35,8 +35,9 @@ func newPlanned(t *testing.T) *planned {
 
 // restart is what a new daemon knows.
 func (p *planned) restart(store *layer.Store) {
-	p.schedule = newSchedule(filepath.Join(store.Dir(), "schedule"), store, func(v *layer.VM, r fs.CreateRequest) (layer.SnapshotInfo, error) {
-		return v.CreateSnapshot(r.CreateOptions)
+	p.schedule = newSchedule(filepath.Join(store.Dir(), "schedule"), store, func(v *layer.VM, r fs.CreateRequest) (fs.Created, error) {
+		info, err := v.CreateSnapshot(r.CreateOptions)
+		return fs.Created{SnapshotInfo: info}, err
 	}, p.events.Add)
 }
 
@@ -148,12 +149,12 @@ func TestScheduleAtOnce(t *testing.T) {
 	}
 	var now, most, runs atomic.Int32
 	release := make(chan struct{})
-	p.take = func(*layer.VM, fs.CreateRequest) (layer.SnapshotInfo, error) {
+	p.take = func(*layer.VM, fs.CreateRequest) (fs.Created, error) {
 		most.Store(max(most.Load(), now.Add(1)))
 		<-release
 		now.Add(-1)
 		runs.Add(1)
-		return layer.SnapshotInfo{}, syscall.EBUSY
+		return fs.Created{}, syscall.EBUSY
 	}
 	p.tick(t.Context(), p.now)
 	p.tick(t.Context(), p.now.Add(time.Minute))

@@ -61,6 +61,7 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 		Create:         keeper.taker.take,
 		PolicyChanged:  keeper.policyChanged,
 		Reasons:        keeper.taker.reasons,
+		Progress:       keeper.taker.progress,
 	})
 	if err != nil {
 		return err

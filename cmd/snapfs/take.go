@@ -7,6 +7,9 @@ package main
 //	freeze, swap, thaw              the guest stands still
 //	seal, beside the thaw           its flushes wait
 //	post scripts, label             nobody waits
+//
+// With the machine's memory, that is saved instead of the second step, while the machine runs for as long as that is
+// worth it, and the rest of the memory and the second step are part of the third.
 
 import (
 	"context"
@@ -30,7 +33,8 @@ type taker struct {
 
 	mu     sync.Mutex
 	turns  map[layer.VMID]*sync.Mutex
-	missed map[layer.VMID]string // why the last snapshot of a VM was not what its policy wants
+	missed map[layer.VMID]string       // why the last snapshot of a VM was not what its policy wants
+	under  map[layer.VMID]*fs.Progress // how far a snapshot is that takes its time
 }
 
 // attempt is one snapshot that is being taken.
@@ -41,22 +45,25 @@ type attempt struct {
 	policy  layer.QuiescePolicy
 	running bool // a file of it is open for writing
 	session *quiesce.Session
-	warning string // beside the session's own
+	pending *layer.Pending // once prepared
+	memory  *saving        // of the machine; nil: not asked for
+	ram     int64          // what the machine has of it, in bytes, as far as is known
+	warning string         // beside the session's own
 }
 
 // take takes a snapshot: layer's errors, ETIMEDOUT and EIO for guests and scripts, EINVAL for hooks that there are not.
 // After an error there is no snapshot.
-func (t *taker) take(v *layer.VM, r fs.CreateRequest) (layer.SnapshotInfo, error) {
+func (t *taker) take(v *layer.VM, r fs.CreateRequest) (fs.Created, error) {
 	turn := t.turn(v.ID())
 	turn.Lock()
 	defer turn.Unlock()
 	a := &attempt{taker: t, vm: v, request: r, policy: v.Policy().Quiesce}
 	if err := a.check(); err != nil {
-		return layer.SnapshotInfo{}, err
+		return fs.Created{}, err
 	}
 	info, err := a.run()
 	a.settle(err)
-	return info, err
+	return fs.Created{SnapshotInfo: info, Paused: a.session.Outcome().Paused}, err
 }
 
 // check refuses what can be refused before a script runs.
@@ -67,20 +74,21 @@ func (a *attempt) check() (err error) {
 	if err := a.checkScripts(); err != nil {
 		return err
 	}
-	a.session, err = quiesce.New(quiesce.Request{
+	request := quiesce.Request{
 		Policy: quiescePolicy(a.policy), VM: a.vm.Name(), Snapshot: a.request.Name, Hooks: a.request.Hooks, Running: a.running,
 		Mark: func(held *quiesce.Held) error { return a.held.mark(a.vm.ID(), held) },
-	})
-	if err != nil || !a.running {
+	}
+	if a.request.Memory {
+		request.Memory = new(quiesce.Memory)
+		a.memory = &saving{Memory: request.Memory}
+	}
+	if a.session, err = quiesce.New(request); err != nil {
 		return err
 	}
-	if a.freezes() && a.held.isReleasing(a.vm.ID()) {
+	if (a.running && a.freezes() || a.memory != nil) && a.held.isReleasing(a.vm.ID()) {
 		return layer.Errorf(syscall.EIO, "the guest of VM %q could not be let go of yet; see its log", a.vm.Name())
 	}
-	if a.request.Files == nil { // else somebody chose what is in it
-		a.warning, err = a.checkDisks(a.vm)
-	}
-	return err
+	return a.look()
 }
 
 // checkScripts refuses scripts in the mount. Starting one would have this process wait for itself: a thread that starts a
@@ -100,51 +108,66 @@ func (a *attempt) freezes() bool { return a.policy.Mode != string(quiesce.ModeNo
 // run goes through the session, to its end whatever happens.
 func (a *attempt) run() (layer.SnapshotInfo, error) {
 	defer a.session.End(a.ctx)
-	pending, err := a.begin()
-	if err != nil {
+	defer a.discardMemory()
+	if err := a.begin(); err != nil {
 		return layer.SnapshotInfo{}, err
 	}
-	info, err := a.hold(pending)
+	info, err := a.hold()
 	if err != nil {
 		return layer.SnapshotInfo{}, err
 	}
 	before := a.session.Outcome()
 	if after := a.session.End(a.ctx); after.Consistency != before.Consistency || after.Warning != before.Warning {
-		info = a.relabel(pending, info)
+		info = a.relabel(info)
 	}
 	return info, nil
 }
 
 // begin does all that the guest need not wait for.
-func (a *attempt) begin() (*layer.Pending, error) {
+func (a *attempt) begin() error {
 	if err := a.session.Start(a.ctx); err != nil {
-		return nil, err
+		return err
 	}
+	if a.memory != nil {
+		return a.prepareMemory()
+	}
+	return a.prepare()
+}
+
+func (a *attempt) prepare() error {
 	pending, err := a.vm.PrepareSnapshot(a.request.CreateOptions)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if pending.Running() && !a.running && a.freezes() {
+	if pending.Running() && !a.running && a.freezes() && a.memory == nil {
 		pending.Abort()
-		return nil, layer.Errorf(syscall.EIO, "the guest of VM %q was started meanwhile; create the snapshot again", a.vm.Name())
+		return layer.Errorf(syscall.EIO, "the guest of VM %q was started meanwhile; create the snapshot again", a.vm.Name())
 	}
-	return pending, nil
+	a.pending = pending
+	return nil
 }
 
 // hold freezes, swaps and thaws. The snapshot is sealed from the swap on, for the guest's thaw may wait for a flush, and
 // flushes wait for that; but nobody sees it before it is known whether the guest was quiet.
-func (a *attempt) hold(pending *layer.Pending) (info layer.SnapshotInfo, err error) {
+func (a *attempt) hold() (info layer.SnapshotInfo, err error) {
 	verdict, sealed := make(chan layer.Verdict, 1), make(chan struct{})
 	holdErr := a.session.Hold(a.ctx, func() error {
-		pending.Swap()
+		if a.pending == nil {
+			if err := a.prepare(); err != nil {
+				return err
+			}
+		}
+		a.pending.Swap()
 		go func() {
 			defer close(sealed)
-			info, err = pending.Seal(func() layer.Verdict { return <-verdict })
+			info, err = a.pending.Seal(func() layer.Verdict { return <-verdict })
 		}()
 		return nil
 	})
 	if !a.session.Outcome().Swapped {
-		pending.Abort()
+		if a.pending != nil {
+			a.pending.Abort()
+		}
 		return layer.SnapshotInfo{}, holdErr
 	}
 	given := a.verdict()
@@ -171,8 +194,8 @@ func (a *attempt) verdict() layer.Verdict {
 }
 
 // relabel adds to a snapshot what the post scripts came to. It is there in any case.
-func (a *attempt) relabel(pending *layer.Pending, info layer.SnapshotInfo) layer.SnapshotInfo {
-	again, err := pending.Relabel(a.verdict())
+func (a *attempt) relabel(info layer.SnapshotInfo) layer.SnapshotInfo {
+	again, err := a.pending.Relabel(a.verdict())
 	switch {
 	case err == nil:
 		return again
@@ -189,7 +212,11 @@ func (a *attempt) settle(err error) {
 		a.held.release(a.vm.ID(), *o.Held)
 	}
 	if o.Paused > 0 {
-		a.event(a.vm.Name(), "guest-held", "snapshot", a.request.Name, "mode", a.policy.Mode, "ms", o.Paused.Milliseconds())
+		mode := a.policy.Mode
+		if a.memory != nil {
+			mode = "memory"
+		}
+		a.event(a.vm.Name(), "guest-held", "snapshot", a.request.Name, "mode", mode, "ms", o.Paused.Milliseconds())
 	}
 	a.note(a.vm.ID(), a.policy, o, err)
 }
@@ -218,6 +245,31 @@ func (t *taker) reasons(v *layer.VM) []string {
 	return nil
 }
 
+// setProgress says how far a snapshot is; nil ends that.
+func (a *attempt) setProgress(p *fs.Progress) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p == nil {
+		delete(a.under, a.vm.ID())
+		return
+	}
+	a.under[a.vm.ID()] = p
+}
+
+// progress is how far a snapshot of a VM is that takes its time; nil without one.
+func (t *taker) progress(v *layer.VM) *fs.Progress {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.under[v.ID()]
+}
+
+func (a *attempt) warn(text string) {
+	if a.warning != "" {
+		text = a.warning + "; " + text
+	}
+	a.warning = text
+}
+
 // forget drops what was learned of a VM under another policy.
 func (t *taker) forget(id layer.VMID) {
 	t.mu.Lock()
@@ -230,7 +282,7 @@ func (t *taker) turn(id layer.VMID) *sync.Mutex {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.turns == nil {
-		t.turns, t.missed = make(map[layer.VMID]*sync.Mutex), make(map[layer.VMID]string)
+		t.turns, t.missed, t.under = make(map[layer.VMID]*sync.Mutex), make(map[layer.VMID]string), make(map[layer.VMID]*fs.Progress)
 	}
 	if t.turns[id] == nil {
 		t.turns[id] = new(sync.Mutex)

@@ -81,7 +81,8 @@ func (k *kept) policy(quiesce string) {
 }
 
 func (k *kept) create(name string, hooks ...string) (layer.SnapshotInfo, error) {
-	return k.taker.take(k.vm, fs.CreateRequest{CreateOptions: layer.CreateOptions{Name: name}, Hooks: hooks})
+	made, err := k.taker.take(k.vm, fs.CreateRequest{CreateOptions: layer.CreateOptions{Name: name}, Hooks: hooks})
+	return made.SnapshotInfo, err
 }
 
 func (k *kept) made(name string) layer.SnapshotInfo {
