@@ -244,12 +244,14 @@ func (v *VM) checkLimits() error {
 	return nil
 }
 
-// overAge is why a VM is not as its policy wants it, as far as the age of its snapshots goes.
-func (v *VM) overAge() []string {
+// OverAge is why a VM is not as its policy wants it, as far as the age of its snapshots goes.
+func (v *VM) OverAge() (reasons []string) {
 	limit, _ := time.ParseDuration(v.Policy().Limit.Age)
-	var reasons []string
+	if limit == 0 {
+		return nil
+	}
 	for _, n := range v.Snapshots() {
-		if age := time.Since(n.Created()); limit > 0 && age > limit && !n.Undo {
+		if age := time.Since(n.Created()); age > limit && !n.Undo {
 			reasons = append(reasons, "snapshot "+n.Name()+" is older than "+limit.String())
 		}
 	}

@@ -2,6 +2,8 @@ package layer
 
 // Status: how a VM and how the whole store stand.
 
+import "slices"
+
 // Status says how the VM stands.
 func (v *VM) Status() VMStatus {
 	st := VMStatus{VM: v.Name(), Files: []FileInfo{}, Compliant: true, Reasons: []string{}}
@@ -24,9 +26,14 @@ func (v *VM) Status() VMStatus {
 	st.GrowthPerHour = v.growthPerHour(st.Allocated)
 	_, free := v.store.space.measure()
 	st.FullAt = fullAt(max(0, free-v.store.space.reserve), st.GrowthPerHour)
-	st.Reasons = append(st.Reasons, v.overAge()...)
+	st.Reasons = append(st.Reasons, v.OverAge()...)
 	st.Compliant = len(st.Reasons) == 0
 	return st
+}
+
+// InUse says whether somebody has a file of the VM open for writing: a guest runs.
+func (v *VM) InUse() bool {
+	return slices.ContainsFunc(v.Files(), func(e FileEntry) bool { return e.File.openFor(true) })
 }
 
 func (v *VM) headNameLocked() string {

@@ -42,6 +42,14 @@ func Check(ctx context.Context, p Policy) (r Report, err error) {
 	return r, err
 }
 
+// Reach says why a guest that runs could not be brought to rest now: nobody answers, or it is frozen already. It
+// freezes and stops nothing. ETIMEDOUT, EIO.
+func Reach(ctx context.Context, p Policy) error {
+	s := &Session{req: Request{Policy: p, Running: true}}
+	defer s.hangUp()
+	return s.reach(ctx)
+}
+
 func checkAgent(ctx context.Context, p Policy) (*AgentReport, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.Timeout))
 	defer cancel()

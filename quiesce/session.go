@@ -246,18 +246,22 @@ func (s *Session) Outcome() Outcome {
 	return o
 }
 
-// End runs the post scripts, whatever came before them, and hangs up. The first call's outcome is final.
-func (s *Session) End(ctx context.Context) Outcome {
-	if s.ended {
-		return s.Outcome()
-	}
-	s.ended = true
+func (s *Session) hangUp() {
 	if s.agent != nil {
 		s.agent.Close()
 	}
 	if s.qmp != nil {
 		s.qmp.Close()
 	}
+}
+
+// End runs the post scripts, whatever came before them, and hangs up. The first call's outcome is final.
+func (s *Session) End(ctx context.Context) Outcome {
+	if s.ended {
+		return s.Outcome()
+	}
+	s.ended = true
+	s.hangUp()
 	for _, path := range chosen(s.req.Policy.Post, s.req.Hooks) {
 		if err := s.script(context.WithoutCancel(ctx), path); err != nil {
 			s.warn("%v", err)

@@ -1,6 +1,6 @@
 package main
 
-// What is not as its VM's policy wants it, and comes about by time alone, is told in the log too.
+// What is not as its VM's policy wants it is looked after now and then, and told in the log too.
 
 import (
 	"context"
@@ -15,9 +15,24 @@ const complianceEvery = time.Minute
 
 // compliance remembers what it told of which VM.
 type compliance struct {
-	store *layer.Store
-	event func(vm, event string, attrs ...any)
-	told  map[layer.VMID][]string
+	store   *layer.Store
+	event   func(vm, event string, attrs ...any)
+	probe   func([]*layer.VM)
+	reasons func(*layer.VM) []string // beside what package layer knows
+	wake    chan struct{}
+	told    map[layer.VMID][]string
+}
+
+func newCompliance(store *layer.Store, event func(vm, event string, attrs ...any), probe func([]*layer.VM), reasons func(*layer.VM) []string) *compliance {
+	return &compliance{store: store, event: event, probe: probe, reasons: reasons, wake: make(chan struct{}, 1)}
+}
+
+// poke makes watch look now.
+func (c *compliance) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
 }
 
 // watch looks at all VMs until the context ends.
@@ -29,24 +44,28 @@ func (c *compliance) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-c.wake:
 		case <-tick.C:
 		}
 	}
 }
 
-// look tells each reason once for as long as it lasts.
+// look asks the guests, and tells each reason once for as long as it lasts.
 func (c *compliance) look() {
+	vms := c.store.VMs()
+	c.probe(vms)
 	now := make(map[layer.VMID][]string)
-	for _, v := range c.store.VMs() {
-		if v.Policy().Limit.Age == "0" {
-			continue // nothing else comes with time
-		}
-		reasons := v.Status().Reasons
-		now[v.ID()] = reasons
+	for _, v := range vms {
+		before, reasons := c.told[v.ID()], slices.Concat(v.OverAge(), c.reasons(v))
 		for _, why := range reasons {
-			if !slices.Contains(c.told[v.ID()], why) {
+			if !slices.Contains(before, why) {
 				c.event(v.Name(), "not-compliant", "reason", why)
 			}
+		}
+		if len(reasons) > 0 {
+			now[v.ID()] = reasons
+		} else if len(before) > 0 {
+			c.event(v.Name(), "compliant")
 		}
 	}
 	c.told = now

@@ -11,7 +11,7 @@ import (
 
 func TestComplianceIsToldOnce(t *testing.T) {
 	p := newPlanned(t)
-	c := &compliance{store: p.store, event: p.events.Add}
+	c := newCompliance(p.store, p.events.Add, func([]*layer.VM) {}, func(*layer.VM) []string { return nil })
 	v := p.vm("web", `{"limit": {"age": "1ns"}}`)
 	p.vm("db", `{}`)
 	told := func() int {
@@ -25,6 +25,7 @@ func TestComplianceIsToldOnce(t *testing.T) {
 	require.Equal(t, 1, told())
 	p.set(v, `{"limit": {"age": "1h"}}`)
 	require.Equal(t, 1, told())
+	require.Contains(t, p.events.Text("web"), " compliant vm=web")
 	p.set(v, `{"limit": {"age": "1ns"}}`)
 	require.Equal(t, 2, told(), "it is so again")
 	require.NotContains(t, p.events.Text(""), "vm=db")

@@ -46,6 +46,7 @@ type schedule struct {
 type plan struct {
 	Schedule string    `json:"schedule"`
 	Since    time.Time `json:"since"`
+	Missed   string    `json:"missed,omitempty"` // why the last run made no snapshot
 	running  bool
 }
 
@@ -152,29 +153,42 @@ func (s *schedule) turn(ctx context.Context, v *layer.VM, p *plan, due time.Time
 	case <-ctx.Done():
 		return
 	}
-	done := s.snapshot(v, due)
+	err := s.snapshot(v, due)
 	<-s.slots
-	if !done && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.running, p.Since = false, due
+	p.running, p.Since, p.Missed = false, due, ""
+	if err != nil {
+		p.Missed = fmt.Sprintf("the snapshot due at %s was not made: %v", due.Format(time.RFC3339), err)
+	}
 	s.saveLocked()
 	s.poke()
 }
 
-// snapshot takes one, and says whether it is there.
-func (s *schedule) snapshot(v *layer.VM, due time.Time) bool {
+// reasons are why a VM is not as its policy wants it, as far as its schedule goes.
+func (s *schedule) reasons(v *layer.VM) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.plans[v.ID()]; p != nil && p.Missed != "" && p.Schedule == v.Policy().Schedule {
+		return []string{p.Missed}
+	}
+	return nil
+}
+
+// snapshot takes one; nil if it is there.
+func (s *schedule) snapshot(v *layer.VM, due time.Time) error {
 	r := fs.CreateRequest{CreateOptions: layer.CreateOptions{Name: autoName(v, due), Description: "on schedule", Auto: true}}
 	info, err := s.take(v, r)
 	switch {
 	case errors.Is(err, syscall.EBUSY):
 		s.event(v.Name(), "schedule-skipped", "error", err) // a preview
-		return false
+		return err
 	case err != nil:
 		s.event(v.Name(), "schedule-failed", "snapshot", r.Name, "error", err)
-		return false
+		return err
 	}
 	attrs := []any{"snapshot", info.Name, "consistency", info.Consistency}
 	if info.Warning != nil {
@@ -188,7 +202,7 @@ func (s *schedule) snapshot(v *layer.VM, due time.Time) bool {
 	if err != nil {
 		s.event(v.Name(), "thin-failed", "error", err)
 	}
-	return true
+	return nil
 }
 
 // autoName is what the snapshot of this moment is called.

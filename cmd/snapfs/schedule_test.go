@@ -130,16 +130,20 @@ func TestScheduleSkipsAndFails(t *testing.T) {
 	p.at(12, 0)
 	p.at(12, 1)
 	require.Contains(t, p.events.Text("web"), "schedule-failed vm=web snapshot=auto-")
+	p.restart(p.store)
+	require.Contains(t, p.reasons(v)[0], "was not made: VM \"web\" has 1 snapshots", "over a restart")
 	p.set(v, `{"schedule": "* * * * *"}`)
 	_, err = v.Preview(layer.PreviewOptions{Name: "base"})
 	require.NoError(t, err)
 	p.at(12, 2)
 	require.Contains(t, p.events.Text("web"), "schedule-skipped vm=web")
+	require.Contains(t, p.reasons(v)[0], "was not made: can't create a snapshot while")
 	_, err = v.Undo(false)
 	require.NoError(t, err)
 	require.Equal(t, 1, taken(v))
 	p.at(12, 3)
 	require.Equal(t, 2, taken(v))
+	require.Empty(t, p.reasons(v))
 }
 
 func TestScheduleAtOnce(t *testing.T) {

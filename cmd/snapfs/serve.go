@@ -60,7 +60,7 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 		Log:            events,
 		Create:         keeper.taker.take,
 		PolicyChanged:  keeper.policyChanged,
-		Reasons:        keeper.taker.reasons,
+		Reasons:        keeper.reasons,
 		Progress:       keeper.taker.progress,
 	})
 	if err != nil {

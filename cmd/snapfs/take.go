@@ -33,8 +33,18 @@ type taker struct {
 
 	mu     sync.Mutex
 	turns  map[layer.VMID]*sync.Mutex
-	missed map[layer.VMID]string       // why the last snapshot of a VM was not what its policy wants
+	missed map[layer.VMID]string       // why the last snapshot of a VM was not what its policy wants; empty: it was
 	under  map[layer.VMID]*fs.Progress // how far a snapshot is that takes its time
+	silent map[layer.VMID]string       // why a guest did not answer when it was last asked; empty: it did
+	probes map[layer.VMID]context.CancelFunc
+}
+
+func newTaker(ctx context.Context, held *heldGuests, event func(vm, event string, attrs ...any), mountpoint string) *taker {
+	return &taker{
+		ctx: ctx, held: held, event: event, mountpoint: mountpoint,
+		turns: make(map[layer.VMID]*sync.Mutex), missed: make(map[layer.VMID]string), under: make(map[layer.VMID]*fs.Progress),
+		silent: make(map[layer.VMID]string), probes: make(map[layer.VMID]context.CancelFunc),
+	}
 }
 
 // attempt is one snapshot that is being taken.
@@ -55,6 +65,7 @@ type attempt struct {
 // After an error there is no snapshot.
 func (t *taker) take(v *layer.VM, r fs.CreateRequest) (fs.Created, error) {
 	turn := t.turn(v.ID())
+	t.endProbe(v.ID())
 	turn.Lock()
 	defer turn.Unlock()
 	a := &attempt{taker: t, vm: v, request: r, policy: v.Policy().Quiesce}
@@ -225,24 +236,47 @@ func (a *attempt) settle(err error) {
 func (t *taker) note(id layer.VMID, p layer.QuiescePolicy, o quiesce.Outcome, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.missed, id)
+	t.missed[id] = ""
+	delete(t.silent, id)
 	var failed *quiesce.Error
 	switch {
 	case errors.As(err, &failed):
 		t.missed[id] = "the last snapshot failed: " + err.Error()
 	case err == nil && p.Mode == string(quiesce.ModeAgentOrCrash) && o.Consistency == quiesce.Crash:
-		t.missed[id] = "the last snapshot missed mode " + p.Mode + ": " + o.Warning
+		t.missed[id] = missedMode(p.Mode, o.Warning)
 	}
+}
+
+func missedMode(mode, why string) string {
+	return "the last snapshot missed mode " + mode + ": " + why
+}
+
+// missedBefore is what the newest snapshot says of itself, for a daemon that did not see it being taken.
+func missedBefore(v *layer.VM) string {
+	mode := v.Policy().Quiesce.Mode
+	for _, n := range slices.Backward(v.Snapshots()) {
+		if n.Undo {
+			continue
+		}
+		info := n.Info()
+		if mode == string(quiesce.ModeAgentOrCrash) && info.Consistency == layer.ConsistencyCrash && info.Warning != nil {
+			return missedMode(mode, *info.Warning)
+		}
+		break
+	}
+	return ""
 }
 
 // reasons are why a VM is not as its policy wants it, as far as its guest goes.
 func (t *taker) reasons(v *layer.VM) []string {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if why, ok := t.missed[v.ID()]; ok {
-		return []string{why}
+	missed, noted := t.missed[v.ID()]
+	silent := t.silent[v.ID()]
+	t.mu.Unlock()
+	if !noted {
+		missed = missedBefore(v)
 	}
-	return nil
+	return slices.DeleteFunc([]string{silent, missed}, func(why string) bool { return why == "" })
 }
 
 // setProgress says how far a snapshot is; nil ends that.
@@ -274,16 +308,14 @@ func (a *attempt) warn(text string) {
 func (t *taker) forget(id layer.VMID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.missed, id)
+	t.missed[id] = ""
+	delete(t.silent, id)
 }
 
 // turn is held while a VM's snapshot is being taken. Ids are never reused.
 func (t *taker) turn(id layer.VMID) *sync.Mutex {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.turns == nil {
-		t.turns, t.missed, t.under = make(map[layer.VMID]*sync.Mutex), make(map[layer.VMID]string), make(map[layer.VMID]*fs.Progress)
-	}
 	if t.turns[id] == nil {
 		t.turns[id] = new(sync.Mutex)
 	}

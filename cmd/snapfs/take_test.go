@@ -183,11 +183,17 @@ func TestNotQuiesced(t *testing.T) {
 			k.guestWrites()
 
 			k.policy(`{"mode": "agent-or-crash", ` + test.policy + `}`)
-			require.Empty(t, k.taker.reasons(k.vm), "that was another policy")
+			require.NotContains(t, strings.Join(k.reasons(k.vm), ""), "the last snapshot", "that was another policy")
 			info = k.made("two")
 			require.Equal(t, layer.ConsistencyCrash, info.Consistency)
 			require.Contains(t, *info.Warning, test.says)
 			require.Contains(t, k.taker.reasons(k.vm)[0], test.says)
+			dir := k.store.Dir()
+			k.shut()
+			k.open(dir)
+			k.vm, err = k.store.VM("web")
+			require.NoError(t, err)
+			require.Contains(t, strings.Join(k.reasons(k.vm), ""), "the last snapshot missed mode agent-or-crash: ", "over a restart")
 		})
 	}
 }

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+// says waits until a VM is not as its policy wants it for a reason that contains a text, or is if the text is empty.
+func (k *kept) says(text string) {
+	k.Helper()
+	require.Eventually(k, func() bool {
+		reasons := strings.Join(k.reasons(k.vm), "; ")
+		return text != "" && strings.Contains(reasons, text) || text == reasons
+	}, patience, waitStep)
+}
+
+// Guests that don't answer are noticed without a snapshot, and only those that run and that snapshots need.
+func TestProbe(t *testing.T) {
+	k := newKept(t)
+	k.policy(`{"mode": "agent", "agent": "/nonexistent"}`)
+	k.says("guest agent /nonexistent")
+	require.Contains(t, k.events.Text("web"), "not-compliant vm=web reason=\"guest agent /nonexistent")
+	k.stopGuest()
+	k.compliance.poke()
+	k.says("")
+	k.startGuest()
+	k.compliance.poke()
+	k.says("/nonexistent")
+	k.policy(`{"mode": "none", "agent": "/nonexistent"}`)
+	k.says("")
+	k.policy(`{"mode": "pause", "qmp": "/nonexistent"}`)
+	k.says("monitor /nonexistent")
+	k.policy(`{"mode": "agent", "agent": "AGENT"}`)
+	k.says("")
+	k.agent.answers("guest-fsfreeze-status", func() string { return `{"return": "frozen"}` })
+	k.compliance.poke()
+	k.says("frozen already")
+	require.Empty(t, k.agent.asked(), "nothing is frozen for this")
+}
+
+// A snapshot does not wait for a guest that is just being asked.
+func TestSnapshotEndsProbe(t *testing.T) {
+	k := newKept(t)
+	asked, hang := make(chan struct{}, 1), make(chan struct{})
+	defer close(hang)
+	k.agent.answers("guest-fsfreeze-status", func() string {
+		asked <- struct{}{}
+		<-hang
+		return ""
+	})
+	k.policy(`{"mode": "agent", "agent": "AGENT"}`)
+	<-asked
+	k.agent.answers("guest-fsfreeze-status", nil)
+	require.Equal(t, layer.ConsistencyFilesystem, k.made("one").Consistency)
+	k.keeper.close()
+	require.NotContains(t, k.events.Text("web"), "no answer in time")
+}
