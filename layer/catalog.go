@@ -59,6 +59,7 @@ type fileRecord struct {
 	Size      int64      `json:"size"`      // bytes
 	Allocated int64      `json:"allocated"` // blocks that read as data
 	Head      LayerID    `json:"head"`
+	Unlinked  bool       `json:"unlinked,omitempty"` // no name leads to it, but it is open
 }
 
 type lineageRecord struct {
@@ -75,6 +76,13 @@ type layerRecord struct {
 	HasFile bool      `json:"data,omitempty"`   // it has a data file
 	Cut     *uint64   `json:"cut,omitempty"`    // from this block up nothing below shows
 	Void    *uint64   `json:"void,omitempty"`   // from this block up its own do not count either; not below Cut
+	Log     *logMark  `json:"log,omitempty"`    // how much of a session's log it has
+}
+
+// logMark is a position in the log of a VM in a session: records before it, of the layer that has it, are in the index.
+type logMark struct {
+	Session uint64 `json:"s"`
+	At      uint64 `json:"n"`
 }
 
 type entryRecord struct {
@@ -104,10 +112,13 @@ type snapshotRecord struct {
 	Files       []entryRecord `json:"files"`             // by name
 }
 
-// preparedRecord names the heads of an operation that is under way. A start that finds one takes them away again.
+// preparedRecord names the heads of an operation that is under way. A start that finds one takes them away again; a
+// worker that takes over and finds the heads of a snapshot in use goes on with it.
 type preparedRecord struct {
-	Layers   []LayerID   `json:"layers"`
-	Lineages []lineageID `json:"lineages,omitempty"`
+	Layers   []LayerID       `json:"layers"`
+	Lineages []lineageID     `json:"lineages,omitempty"`
+	ID       SnapshotID      `json:"id,omitempty"`
+	Snapshot *snapshotRecord `json:"snapshot,omitempty"`
 }
 
 func catalogKey[ID ~uint64](table byte, ids ...ID) []byte {

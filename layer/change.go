@@ -143,7 +143,21 @@ func (c *change) switchOver() error {
 	defer v.barrier.Unlock()
 	for _, f := range c.affected {
 		c.old = append(c.old, f.leave())
+		if !c.returns(f) {
+			f.unlink()
+		}
 	}
+	err := c.commitAndShow()
+	if err != nil {
+		for _, f := range c.affected {
+			f.relink()
+		}
+	}
+	return err
+}
+
+func (c *change) commitAndShow() error {
+	v := c.vm
 	if c.kept != nil {
 		c.fillKept()
 		if err := seal(c.old); err != nil {
@@ -175,7 +189,7 @@ func (c *change) fillKept() {
 	c.orphans = make(map[*File]*layer)
 	for _, o := range c.old {
 		c.kept.Files = append(c.kept.Files, o.entry())
-		if !slices.ContainsFunc(c.entries, func(e entryRecord) bool { return e.File == o.file.id }) {
+		if o.file.isOrphan() {
 			lin := &lineage{id: lineageID(v.store.newID()), parent: o.head.lineage, branch: o.head.id}
 			c.orphans[o.file] = v.store.newLayer(o.file.id, lin)
 		}
@@ -189,11 +203,9 @@ func (c *change) commit(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tableSnapshot, c.kept.id), c.kept.snapshotRecord)
 	}
 	for _, o := range c.old {
-		tx.Delete(catalogKey(tableFile, o.file.id))
-	}
-	for _, head := range c.orphans {
-		// The catalog does not know them: a start removes what is left of them.
-		tx.Put(catalogKey(tableUnlink, head.id), nil)
+		if err := c.commitOld(tx, o); err != nil {
+			return err
+		}
 	}
 	for i, e := range c.entries {
 		put(tx, catalogKey(tableFile, e.File), c.fileRecord(i))
@@ -205,6 +217,29 @@ func (c *change) commit(tx *blockmap.Tx) error {
 		return err
 	}
 	return edit(tx, catalogKey(tableVM, v.id), func(rec *vmRecord) { rec.Head, rec.Preview = c.head, c.previewAfter() })
+}
+
+// commitOld takes a present file away. One that may be open keeps a record without a name, and if what it held is kept,
+// a head over that.
+func (c *change) commitOld(tx *blockmap.Tx, o left) error {
+	if c.returns(o.file) {
+		return nil // its record is put anew
+	}
+	if err := o.file.putUnlinked(tx); err != nil {
+		return err
+	}
+	head := c.orphans[o.file]
+	if head == nil {
+		return nil
+	}
+	put(tx, catalogKey(tableLineage, head.lineage.id), lineageRecord{Parent: o.head.lineage.id, Branch: o.head.id})
+	put(tx, catalogKey(tableLayer, head.id), head.record())
+	return editIfThere(tx, catalogKey(tableFile, o.file.id), func(r *fileRecord) { r.Head = head.id })
+}
+
+// returns says whether the snapshot has a file.
+func (c *change) returns(f *File) bool {
+	return slices.ContainsFunc(c.entries, func(e entryRecord) bool { return e.File == f.id })
 }
 
 // previewAfter is the hidden snapshot that the VM can be brought back to afterwards: what is left behind is, if hidden.
@@ -268,9 +303,9 @@ func (c *change) showFile(i int) {
 	var f *File
 	if f = s.files.Load(e.File); f != nil {
 		f.mu.Lock()
-		f.name, f.attr, f.linked = record.Name, record.Attr, true
+		f.name, f.attr, f.linked, f.orphan = record.Name, record.Attr, true, false
 		f.mu.Unlock()
-		f.size.Store(record.Size)
+		f.setSize(record.Size)
 		f.allocated.Store(record.Allocated)
 		f.mtime.Store(record.Attr.Mtime)
 		before := f.state.Load()
@@ -289,7 +324,7 @@ func (c *change) showFile(i int) {
 func (c *change) replaced(f *File, before *fileState) {
 	before.chain.Close()
 	if !slices.ContainsFunc(c.old, func(o left) bool { return o.file == f }) {
-		before.head.stopFlushing()
+		before.head.stopFlushing(f.vm)
 		f.vm.store.retire(before.head)
 	}
 }
@@ -303,9 +338,9 @@ func (c *change) letGo() {
 			continue
 		}
 		if c.kept != nil {
-			o.head.head.Store(nil)
+			o.head.endHead(c.vm)
 		} else {
-			o.head.stopFlushing()
+			o.head.stopFlushing(c.vm)
 			s.retire(o.head)
 		}
 	}
@@ -315,10 +350,7 @@ func (c *change) letGo() {
 // old one was kept.
 func (c *change) goneFile(o left) {
 	s := c.vm.store
-	o.file.mu.Lock()
-	o.file.linked = false
-	open := len(o.file.handles) > 0
-	o.file.mu.Unlock()
+	open := o.file.isOrphan()
 	if open && c.kept == nil {
 		return // its last close retires the head
 	}
@@ -329,13 +361,13 @@ func (c *change) goneFile(o left) {
 	s.files.Delete(o.file.id)
 	o.file.state.Load().chain.Close()
 	if c.kept != nil {
-		o.head.head.Store(nil)
+		o.head.endHead(c.vm)
 		s.tree.Lock()
 		o.head.owner = nil
 		s.tree.Unlock()
 		return
 	}
-	o.head.stopFlushing()
+	o.head.stopFlushing(c.vm)
 	s.retire(o.head)
 }
 
@@ -352,5 +384,5 @@ func (c *change) orphanHead(o left) {
 	before := o.file.state.Load()
 	o.file.setHead(head, nil)
 	before.chain.Close()
-	o.head.head.Store(nil)
+	o.head.endHead(c.vm)
 }

@@ -31,13 +31,18 @@ func (v *VM) Clone(snapshot, name string) (*VM, error) {
 	c := newVM(s, VMID(s.newID()), name, attr)
 	c.op.Lock() // nobody does anything in it before it is durable
 	defer c.op.Unlock()
+	if err := c.openLog(); err != nil {
+		return nil, err
+	}
 	if err := s.reserveName(name, c); err != nil {
+		s.session.dropRing(c.id)
 		return nil, err
 	}
 	if err := c.growFrom(n); err != nil {
 		s.mu.Lock()
 		delete(s.vmsByName, name)
 		s.mu.Unlock()
+		s.session.dropRing(c.id)
 		return nil, err
 	}
 	s.vms.Store(c.id, c)

@@ -42,6 +42,7 @@ type Pending struct {
 	image *Image // of the machine's memory, or nil
 	about []byte // the machine's description
 	old   []left // once swapped
+	swap  hold   // of the log's record of that
 	done  sync.Once
 }
 
@@ -97,7 +98,7 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 	if err := n.fits(files); err != nil {
 		return nil, err
 	}
-	h := &heads{vm: v}
+	h := &heads{vm: v, snap: n}
 	for _, f := range files {
 		f.awaitVoid()
 		if err := f.Flush(true); err != nil {
@@ -156,7 +157,7 @@ func (p *Pending) Running() bool {
 // sealed, flushes wait: what they would promise lies partly in the old heads.
 func (p *Pending) Swap() {
 	p.vm.sealing.Lock()
-	p.old = p.vm.swap(p.snap, p.heads)
+	p.old = p.vm.swap(p.snap, p.heads, &p.swap)
 }
 
 // Seal makes the snapshot durable. Then it asks judge, if there is one, for the verdict; if that is an error, the
@@ -186,6 +187,7 @@ func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
 		return SnapshotInfo{}, err
 	}
 	v.ownSealed(n, p.old)
+	v.log.release(&p.swap)
 	v.sealing.Unlock()
 	if judge != nil || p.image != nil {
 		if err := p.judged(judge); err != nil {
@@ -298,8 +300,8 @@ func (v *VM) newSnapshot(o CreateOptions) *Snapshot {
 	}}
 }
 
-// swap is the instant: guests wait for it and for nothing else.
-func (v *VM) swap(n *Snapshot, h *heads) []left {
+// swap is the instant: guests wait for it and for nothing else. A worker that takes over knows of it from the log.
+func (v *VM) swap(n *Snapshot, h *heads, swapped *hold) []left {
 	old := make([]left, 0, len(h.new))
 	v.barrier.Lock()
 	defer v.barrier.Unlock()
@@ -312,6 +314,9 @@ func (v *VM) swap(n *Snapshot, h *heads) []left {
 		old = append(old, o)
 		n.Files = append(n.Files, o.entry())
 		nh.file.setHead(nh.head, nh.file.state.Load())
+	}
+	if len(h.new) > 0 {
+		v.log.append(swapped, h.new[0].head.id, logSwap, uint64(n.snapshotRecord.Created/int64(time.Millisecond)))
 	}
 	return old
 }
@@ -364,8 +369,8 @@ func (v *VM) showSnapshot(n *Snapshot) {
 // start undoes the heads, as nothing in them was ever promised.
 func (v *VM) abandon(h *heads, old []left) {
 	for i, nh := range h.new {
-		nh.head.writer().failed.Store(true)
-		old[i].head.writer().failed.Store(true)
+		v.store.fail(nh.head)
+		v.store.fail(old[i].head)
 	}
 }
 

@@ -23,6 +23,7 @@ type File struct {
 	vm *VM
 
 	size      atomic.Int64 // bytes
+	grown     atomic.Int64 // the size that is about to be shown
 	allocated atomic.Int64 // blocks that read as data
 	mtime     atomic.Int64 // ns since 1970
 	state     atomic.Pointer[fileState]
@@ -35,7 +36,8 @@ type File struct {
 
 	mu      sync.Mutex // guards what follows
 	name    string
-	linked  bool
+	linked  bool       // a name leads to it
+	orphan  bool       // none does, but it was open then, and has a record
 	attr    attrRecord // Mtime is in mtime
 	atime   time.Time
 	handles map[Handle]bool // true: open for writing
@@ -65,8 +67,8 @@ func newGate() *gate {
 }
 
 func newFile(v *VM, id FileID, r fileRecord) *File {
-	f := &File{id: id, vm: v, name: r.Name, linked: true, attr: r.Attr, handles: make(map[Handle]bool)}
-	f.size.Store(r.Size)
+	f := &File{id: id, vm: v, name: r.Name, linked: !r.Unlinked, orphan: r.Unlinked, attr: r.Attr, handles: make(map[Handle]bool)}
+	f.setSize(r.Size)
 	f.allocated.Store(r.Allocated)
 	f.mtime.Store(r.Attr.Mtime)
 	f.atime = time.Unix(0, r.Attr.Mtime)
@@ -103,7 +105,9 @@ func (f *File) setHead(head *layer, over *fileState) {
 	s.chains.RLock()
 	defer s.chains.RUnlock()
 	if head.writer() == nil {
-		head.head.Store(&headState{saved: f.meta(), recorded: head.hasFile.Load()})
+		w := &headState{saved: f.meta(), recorded: head.hasFile.Load()}
+		w.failed.Store(s.session.hasFailed(head.id))
+		head.head.Store(w)
 	}
 	s.tree.Lock()
 	head.owner = f
@@ -125,7 +129,7 @@ func (f *File) setHead(head *layer, over *fileState) {
 }
 
 func (f *File) meta() fileMeta {
-	return fileMeta{size: f.size.Load(), allocated: f.allocated.Load(), mtime: f.mtime.Load()}
+	return fileMeta{size: f.grown.Load(), allocated: f.allocated.Load(), mtime: f.mtime.Load()}
 }
 
 // ID is the file's catalog id.
@@ -195,17 +199,15 @@ func (f *File) setOwner(set SetAttr) error {
 		return nil
 	}
 	f.mu.Lock()
-	attr, linked := f.attr, f.linked
+	attr := f.attr
 	f.mu.Unlock()
 	attr.Mtime = f.mtime.Load()
 	attr.change(set)
-	if linked {
-		err := f.vm.store.update(func(tx *blockmap.Tx) error {
-			return edit(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.Attr = attr })
-		})
-		if err != nil {
-			return err
-		}
+	err := f.vm.store.update(func(tx *blockmap.Tx) error {
+		return edit(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.Attr = attr })
+	})
+	if err != nil {
+		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -222,6 +224,13 @@ func (f *File) Open(h Handle, write bool) error {
 	if !f.linked && len(f.handles) == 0 {
 		return Errorf(syscall.ESTALE, "file %q is gone", f.name)
 	}
+	var flags uint64
+	if write {
+		flags = openWrites
+	}
+	if err := f.vm.store.session.opened(h, uint64(f.id), flags); err != nil {
+		return err
+	}
 	f.handles[h] = write
 	return nil
 }
@@ -232,6 +241,7 @@ func (f *File) Close(h Handle) {
 	delete(f.handles, h)
 	orphan := !f.linked && len(f.handles) == 0
 	f.mu.Unlock()
+	f.vm.store.session.closed(h)
 	f.vm.handleGone()
 	if orphan {
 		f.vm.op.Lock()
@@ -240,22 +250,43 @@ func (f *File) Close(h Handle) {
 	}
 }
 
-// unlinked takes note that no name leads to the file any more. The caller holds the VM's op.
-func (f *File) unlinked() {
-	f.mu.Lock()
-	f.linked = false
-	orphan := len(f.handles) == 0
-	f.mu.Unlock()
-	if orphan {
-		f.discard()
-	}
-}
-
-// isLinked says whether a name leads to the file.
-func (f *File) isLinked() bool {
+// unlink takes the name away, before the catalog does: the file can't be opened any more unless it is open.
+func (f *File) unlink() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.linked
+	f.linked, f.orphan = false, len(f.handles) > 0
+}
+
+// relink gives the name back.
+func (f *File) relink() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.linked, f.orphan = true, false
+}
+
+// isOrphan says whether the file had no name, but was open, when it lost its name.
+func (f *File) isOrphan() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.orphan
+}
+
+// putUnlinked takes the name away in the catalog. The record of a file that is open stays until its last close; a start
+// that finds one, and nobody who has the file open, drops it.
+func (f *File) putUnlinked(tx *blockmap.Tx) error {
+	if !f.isOrphan() {
+		tx.Delete(catalogKey(tableFile, f.id))
+		return nil
+	}
+	return edit(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.Unlinked = true })
+}
+
+// unlinked lets go of a file whose name is gone, unless somebody has it open: its last close does then. The caller holds
+// the VM's op.
+func (f *File) unlinked() {
+	if !f.isOrphan() {
+		f.discard()
+	}
 }
 
 // discard lets go of a file that neither a name nor a handle leads to. The caller holds the VM's op.
@@ -272,17 +303,31 @@ func (f *File) discard() {
 	}
 	s.files.Delete(f.id)
 	st := f.state.Load()
-	st.head.stopFlushing()
+	st.head.stopFlushing(f.vm)
+	if f.isOrphan() {
+		err := s.update(func(tx *blockmap.Tx) error { tx.Delete(catalogKey(tableFile, f.id)); return nil })
+		if err != nil {
+			s.opts.Event(f.vm.Name(), "discard-failed", "file", f.Name(), "error", err.Error()) // the next start does it
+		}
+	}
 	st.chain.Close()
 	s.retire(st.head)
 }
 
 // stopFlushing lets a flush that runs end, and no other begin.
-func (l *layer) stopFlushing() {
+func (l *layer) stopFlushing(v *VM) {
 	if w := l.writer(); w != nil {
 		w.flushing.Lock()
 		defer w.flushing.Unlock()
 		w.gone = true
+		v.log.release(&w.logged)
+	}
+}
+
+// endHead takes away what only a head needs, once the index has all of it.
+func (l *layer) endHead(v *VM) {
+	if w := l.head.Swap(nil); w != nil {
+		v.log.release(&w.logged)
 	}
 }
 

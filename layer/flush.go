@@ -29,7 +29,7 @@ func (f *File) pending() bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.dirty.Empty() || len(w.punch) > 0 || w.unsynced.Load()
+	return !w.dirty.Empty() || len(w.punch) > 0 || w.unsynced.Load() || f.vm.log.holds(&w.logged)
 }
 
 // flush makes durable what one layer of the file holds. One flush of a layer runs at a time; a later one runs its own,
@@ -54,22 +54,27 @@ func (f *File) flushLocked(l *layer, w *headState, dataOnly bool) error {
 
 // flushWith flushes with what meta says of the file once the blocks are copied.
 func (f *File) flushWith(l *layer, w *headState, meta func() fileMeta, dataOnly bool) error {
-	if w.gone || !f.isLinked() {
+	if w.gone {
 		return nil // nobody will ever ask for it
 	}
 	if w.failed.Load() {
 		return Errorf(syscall.EIO, "%s: an earlier flush failed; what was written since the one before it may be lost", f)
 	}
-	b := beginFlush(l, w, meta, dataOnly)
+	log := f.vm.log
+	b := &batch{layer: l, saved: w.saved, logged: &logMark{f.vm.store.session.header.id, log.begin(&w.logged)}}
+	b.begin(w, meta, dataOnly)
 	err := f.syncData(l, w)
 	if err == nil && !b.empty() {
 		err = f.commitFlush(b)
 	}
 	w.dirty.End(err == nil)
+	log.end(&w.logged, err == nil)
 	if err != nil {
 		w.putBack(b)
 		// Refused before anything was committed, with all data synced: a later flush may succeed.
-		w.failed.Store(b.begun || !errors.Is(err, blockmap.ErrFull))
+		if b.begun || !errors.Is(err, blockmap.ErrFull) {
+			f.vm.store.fail(l)
+		}
 		f.vm.store.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
 		return err
 	}
@@ -92,16 +97,25 @@ type batch struct {
 	punched int64 // blocks that were recorded to be punched
 	begun   bool  // a part of it is committed
 	covered map[layerRegion]struct{}
+	logged  *logMark // up to here it has all of the session log
 }
 
 func (b *batch) empty() bool {
 	return len(b.deltas) == 0 && len(b.punch) == 0 && b.meta == b.saved && !b.hasFile
 }
 
-// beginFlush copies: the blocks before the size, which grows before them, so that the index never has a block past
+// fail marks a layer: no flush of it succeeds any more, by this worker or another.
+func (s *Store) fail(l *layer) {
+	s.session.markFailed(l.id)
+	if w := l.writer(); w != nil {
+		w.failed.Store(true)
+	}
+}
+
+// begin copies: the blocks before the size, which grows before them, so that the index never has a block past
 // the size; and what is to be punched before the blocks that say so.
-func beginFlush(l *layer, w *headState, meta func() fileMeta, dataOnly bool) *batch {
-	b := &batch{layer: l, saved: w.saved}
+func (b *batch) begin(w *headState, meta func() fileMeta, dataOnly bool) {
+	l := b.layer
 	w.mu.Lock()
 	b.punch, w.punch = w.punch, nil
 	b.covered, w.covered = w.covered, nil
@@ -114,7 +128,6 @@ func beginFlush(l *layer, w *headState, meta func() fileMeta, dataOnly bool) *ba
 		b.meta = b.saved
 	}
 	b.hasFile = l.hasFile.Load() && !w.recorded
-	return b
 }
 
 // putBack leaves to the next flush what this one could not commit.
@@ -156,7 +169,8 @@ func (f *File) syncData(l *layer, w *headState) error {
 }
 
 // commitFlush commits a batch, in as many transactions as it takes. The first has the size and the layer's data file:
-// what a crash among them leaves is a file of the new size with some of its blocks, none of which was promised.
+// what a crash among them leaves is a file of the new size with some of its blocks, none of which was promised. The last
+// one has how far the session log is in the index: a worker that takes over in between commits all of it again.
 func (f *File) commitFlush(b *batch) error {
 	s := f.vm.store
 	if b.hasFile {
@@ -169,17 +183,12 @@ func (f *File) commitFlush(b *batch) error {
 	for first := true; first || len(regions) > 0; first = false {
 		n := 0
 		err := s.update(func(tx *blockmap.Tx) error {
-			if first {
-				if err := f.putFlushed(tx, b); err != nil {
-					return err
-				}
-			}
 			for n = 0; n < len(regions) && tx.Size() < s.index.MaxTx()/2; n++ {
 				if err := s.putRegion(tx, b, regions[n]); err != nil {
 					return err
 				}
 			}
-			return nil
+			return f.putFlushed(tx, b, first, n == len(regions))
 		})
 		if err != nil {
 			return err
@@ -196,15 +205,23 @@ func (b *batch) regions() []uint64 {
 	return slices.Compact(all)
 }
 
-func (f *File) putFlushed(tx *blockmap.Tx, b *batch) error {
+func (f *File) putFlushed(tx *blockmap.Tx, b *batch, first, last bool) error {
+	if !first && !last {
+		return nil
+	}
 	err := edit(tx, catalogKey(tableLayer, b.layer.id), func(r *layerRecord) {
-		r.Blocks += b.counts.held
-		r.HasFile = r.HasFile || b.hasFile
+		if first {
+			r.Blocks += b.counts.held
+			r.HasFile = r.HasFile || b.hasFile
+		}
+		if last {
+			r.Log = b.logged
+		}
 	})
-	if err != nil || b.meta == b.saved {
+	if err != nil || !first || b.meta == b.saved {
 		return err
 	}
-	// It may have been unlinked meanwhile.
+	// It may have been taken away meanwhile.
 	return editIfThere(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.setMeta(b.meta) })
 }
 

@@ -24,8 +24,9 @@ type newHead struct {
 
 // heads are those of one operation.
 type heads struct {
-	vm  *VM
-	new []newHead
+	vm   *VM
+	snap *Snapshot // that leaves the old heads behind, if guests go on with the new ones before it is committed
+	new  []newHead
 }
 
 func (s *Store) newLayer(file FileID, n *lineage) *layer {
@@ -89,7 +90,10 @@ func (h *heads) placeLocked(n *newHead) {
 }
 
 func (h *heads) prepared() preparedRecord {
-	var p preparedRecord
+	p := preparedRecord{}
+	if h.snap != nil {
+		p.ID, p.Snapshot = h.snap.id, &h.snap.snapshotRecord
+	}
 	for _, n := range h.new {
 		p.Layers = append(p.Layers, n.head.id)
 		if n.grew {
@@ -181,5 +185,5 @@ func (o left) sealed() {
 		}
 	}
 	st.chain.unsaved.Store(&kept)
-	o.head.head.Store(nil)
+	o.head.endHead(o.file.vm)
 }

@@ -23,6 +23,8 @@ type layer struct {
 
 	data    dataFile
 	hasFile atomic.Bool  // the data file exists
+	stray   bool         // it exists, and the index does not know: set while the store is opened
+	logged  uint64       // where in the session log the index has got to: likewise
 	blocks  atomic.Int64 // blocks of data held
 
 	head atomic.Pointer[headState] // while it is written or sealed
@@ -44,6 +46,7 @@ type headState struct {
 	flushing sync.Mutex // one flush at a time
 	saved    fileMeta   // guarded by flushing: what the index has of the file
 	recorded bool       // guarded by flushing: the index knows of the data file
+	logged   hold       // of what the session log has and the index has not
 	gone     bool       // guarded by flushing: nothing is committed any more
 
 	mu      sync.Mutex // guards what follows, and keeps changes to dirty in step with it

@@ -108,19 +108,29 @@ func (s *Store) load() error {
 	if err := s.undoPrepared(c); err != nil {
 		return err
 	}
-	for _, step := range []func(*catalog) error{s.loadTree, s.dropStrays, s.loadVMs, s.loadSnapshots, s.loadImages, s.loadFiles} {
+	for _, step := range []func(*catalog) error{s.loadTree, s.loadStrays, s.loadVMs, s.loadSnapshots, s.loadImages, s.loadFiles} {
 		if err := step(c); err != nil {
 			return Errorf(syscall.EIO, "the catalog of store %s is damaged: %w", s.dir, err)
 		}
 	}
+	if s.resumes {
+		if err := s.resume(c); err != nil {
+			return err
+		}
+	}
+	s.clearVoids()
 	s.reclaim.resume(c)
 	return nil
 }
 
 // undoPrepared takes away heads that were being made. Nothing above the old heads was ever flushed, so the old heads
-// are still the files' state.
+// are still the files' state; unless a worker before this one had guests go on with the new ones.
 func (s *Store) undoPrepared(c *catalog) error {
 	for vm, p := range c.prepared {
+		if s.resumes && s.inUse(vm, p) {
+			continue
+		}
+		delete(c.prepared, vm)
 		err := s.update(func(tx *blockmap.Tx) error {
 			tx.Delete(catalogKey(tablePrepared, vm))
 			dropPrepared(tx, p)
@@ -176,6 +186,9 @@ func (s *Store) loadTree(c *catalog) error {
 		if r.Void != nil {
 			l.void = *r.Void
 		}
+		if r.Log != nil && r.Log.Session == s.session.header.id {
+			l.logged = r.Log.At
+		}
 		t.addLocked(l)
 	}
 	for id, r := range c.lineages {
@@ -196,9 +209,9 @@ func (s *Store) loadTree(c *catalog) error {
 	return nil
 }
 
-// dropStrays removes data files of layers that the index says have none: nothing in them was ever flushed. A file that
-// the catalog does not know at all is left alone.
-func (s *Store) dropStrays(*catalog) error {
+// loadStrays looks for data files of layers that the index says have none: nothing in them was ever flushed. A worker
+// that takes over goes on with them, a start removes them. A file that the catalog does not know at all is left alone.
+func (s *Store) loadStrays(*catalog) error {
 	entries, err := os.ReadDir(s.data.dir)
 	if err != nil {
 		return err
@@ -209,7 +222,12 @@ func (s *Store) dropStrays(*catalog) error {
 		if err != nil {
 			continue
 		}
-		if l := s.tree.layer(LayerID(id)); l != nil && !l.hasFile.Load() {
+		l := s.tree.layer(LayerID(id))
+		switch {
+		case l == nil || l.hasFile.Load():
+		case s.resumes:
+			l.stray = true
+		default:
 			if err := s.data.unlinkID(l.id); err != nil {
 				return err
 			}
@@ -231,6 +249,9 @@ func (s *Store) loadVMs(c *catalog) error {
 		}
 		if other := s.vmsByName[r.Name]; other != nil {
 			return fmt.Errorf("VMs %d and %d have the same name %q", id, other.id, r.Name)
+		}
+		if err := v.openLog(); err != nil {
+			return err
 		}
 		s.vmsByName[r.Name] = v
 		s.vms.Store(id, v)
@@ -258,10 +279,18 @@ func (s *Store) loadSnapshots(c *catalog) error {
 }
 
 func (s *Store) loadFiles(c *catalog) error {
+	open := s.openIDs()
+	s.ghosts = make(map[VMID]*VM)
 	for id, r := range c.files {
-		v, err := s.VMByID(r.VM)
+		if r.Unlinked && !open[id] {
+			if err := s.update(func(tx *blockmap.Tx) error { tx.Delete(catalogKey(tableFile, id)); return nil }); err != nil {
+				return err
+			}
+			continue
+		}
+		v, err := s.vmOf(id, r)
 		if err != nil {
-			return fmt.Errorf("file %q is of VM %d, which is missing", r.Name, r.VM)
+			return err
 		}
 		head := s.tree.layer(r.Head)
 		if head == nil || head.snap != nil || head.owner != nil {
@@ -269,10 +298,36 @@ func (s *Store) loadFiles(c *catalog) error {
 		}
 		f := newFile(v, id, r)
 		f.setHead(head, nil)
-		v.files[r.Name] = f
-		if head.void != noCut {
-			f.startVoiding(head)
+		if !r.Unlinked {
+			v.files[r.Name] = f
 		}
 	}
 	return nil
+}
+
+// vmOf finds the VM of a file. An open one may have outlived its VM.
+func (s *Store) vmOf(id FileID, r fileRecord) (*VM, error) {
+	v, err := s.VMByID(r.VM)
+	switch {
+	case err == nil:
+		return v, nil
+	case !r.Unlinked:
+		return nil, fmt.Errorf("file %q is of VM %d, which is missing", r.Name, r.VM)
+	case s.ghosts[r.VM] == nil:
+		v = newVM(s, r.VM, fmt.Sprintf("removed VM %d", r.VM), attrRecord{})
+		v.gone = true
+		s.ghosts[r.VM] = v
+		return v, v.openLog()
+	}
+	return s.ghosts[r.VM], nil
+}
+
+// clearVoids goes on clearing behind cuts.
+func (s *Store) clearVoids() {
+	s.files.Range(func(f *File) bool {
+		if head := f.state.Load().head; head.void != noCut {
+			f.startVoiding(head)
+		}
+		return true
+	})
 }

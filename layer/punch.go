@@ -194,9 +194,7 @@ func (r *reclaimer) syncHoles(punched []punch) error {
 		s.epochs.leave(slot)
 		if err != nil {
 			// The kernel tells of a failed writeback once: it told us, so that a flush would not hear of it.
-			if w := p.of.writer(); w != nil {
-				w.failed.Store(true)
-			}
+			s.fail(p.of)
 			return hostError("sync data file", p.of, err)
 		}
 	}

@@ -33,7 +33,11 @@ type Store struct {
 	space  *space
 	epochs epochs
 	tree   *tree
-	next   atomic.Uint64 // the next id to give out
+
+	session *Session
+	resumes bool          // a worker before this one served the session
+	ghosts  map[VMID]*VM  // VMs that are gone, but for files that are open: only while the store is opened
+	next    atomic.Uint64 // the next id to give out
 
 	reclaim *reclaimer
 	images  *images
@@ -64,7 +68,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, Errorf(syscall.EINVAL, "store %s: %w", dir, err)
 	}
-	s := &Store{dir: dir, opts: o, tree: newTree(), vmsByName: make(map[string]*VM), stop: make(chan struct{})}
+	s := &Store{dir: dir, opts: o, session: o.Session, tree: newTree(), vmsByName: make(map[string]*VM), stop: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -76,6 +80,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	if err := s.load(); err != nil {
 		return nil, err
 	}
+	s.session.serve()
 	s.reclaim.start()
 	s.space.blame = s.blame
 	s.work.start(s.flushNowAndThen)
@@ -85,7 +90,13 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	return s, nil
 }
 
-func (s *Store) openParts() error {
+func (s *Store) openParts() (err error) {
+	if s.session == nil {
+		if s.session, err = NewSession(); err != nil {
+			return Errorf(syscall.ENOMEM, "open store %s: %w", s.dir, err)
+		}
+	}
+	s.resumes = s.session.Served()
 	empty, err := makeStore(s.dir)
 	if err != nil {
 		return err

@@ -20,12 +20,12 @@ func (f *File) truncate(size int64) error {
 	if size < f.size.Load() {
 		return f.shrink(size)
 	}
-	if err := f.enter(true); err != nil {
+	if err := f.enter(true, 4); err != nil {
 		return err
 	}
 	err := f.grow(size)
-	f.vm.barrier.RUnlock()
-	if err != nil || !f.isLinked() {
+	f.exit(4)
+	if err != nil {
 		return err
 	}
 	return f.Flush(false)
@@ -75,9 +75,7 @@ func (f *File) commitCut(head *layer, cut uint64, size int64) (fileMeta, error) 
 	meta := f.meta()
 	meta.size = size
 	meta.allocated = min(meta.allocated, int64((size+blockSize-1)/blockSize))
-	if !f.isLinked() {
-		return meta, nil
-	}
+	logged := f.vm.logMark()
 	return meta, f.vm.store.update(func(tx *blockmap.Tx) error {
 		err := edit(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.setMeta(meta) })
 		if err != nil {
@@ -87,7 +85,7 @@ func (f *File) commitCut(head *layer, cut uint64, size int64) (fileMeta, error) 
 			if r.Cut == nil || cut < *r.Cut {
 				r.Cut = &cut
 			}
-			r.Void = &cut
+			r.Void, r.Log = &cut, logged
 		})
 	})
 }
@@ -102,7 +100,7 @@ func (f *File) showCut(st *fileState, w *headState, cut uint64, size int64) {
 	w.dirty.Truncate(cut)
 	f.refreshChain()
 	st.chain.InvalidateFrom(cut)
-	f.size.Store(size)
+	f.setSize(size)
 	f.startVoiding(st.head)
 }
 
@@ -128,7 +126,7 @@ func (f *File) clearVoid(head *layer) {
 	if err := f.clearBehind(head, cut); err != nil {
 		s.opts.Event(f.vm.Name(), "shrink-failed", "file", f.Name(), "error", err.Error())
 		f.broken.Store(true) // what was cut off could show again through a write there
-		head.writer().failed.Store(true)
+		f.vm.store.fail(head)
 		return
 	}
 	if head.hasFile.Load() {

@@ -25,6 +25,10 @@ type Options struct {
 	MapMemory    int64 // bytes for maps in memory; 0: 256 MiB
 	MaxOpenFiles int   // data files open at once; 0: 4,096
 
+	// Session is the mount's, with what a worker before this one left in it; it stays the caller's. nil: one of the
+	// store's own.
+	Session *Session
+
 	// Event is told what happens, with alternating keys and values; vm is empty for what concerns the store.
 	// It may be nil, is called from any goroutine, and must not call back.
 	Event func(vm, event string, attrs ...any)

@@ -4,6 +4,7 @@ package layer
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"sync"
 	"syscall"
@@ -21,7 +22,11 @@ type VM struct {
 	store *Store
 	name  string // guarded by Store.mu
 
-	op      sync.Mutex   // one namespace or snapshot operation at a time
+	log *ring // of what the index does not know yet
+
+	op       sync.Mutex // one namespace or snapshot operation at a time
+	logFlush sync.Mutex // one flush for want of room in the log at a time
+
 	sealing sync.RWMutex // shared by flushes, exclusive from the swap of heads until they are sealed
 	barrier sync.RWMutex // shared by every change to a file, exclusive for the instant of a swap
 
@@ -46,6 +51,41 @@ func newVM(s *Store, id VMID, name string, attr attrRecord) *VM {
 		samples: []heldAt{newHeldAt(time.Now(), 0)},
 	}
 }
+
+// openLog gives the VM its log in the session.
+func (v *VM) openLog() (err error) {
+	if v.log, err = v.store.session.ring(v.id); err != nil {
+		return err
+	}
+	v.log.ask = func() { v.store.work.start(func() { _ = v.flushLogged() }) }
+	return nil
+}
+
+// flushLogged flushes those files of the VM of which the log has something.
+func (v *VM) flushLogged() error {
+	var errs []error
+	v.store.files.Range(func(f *File) bool {
+		if f.vm == v && f.pending() {
+			errs = append(errs, f.Flush(false))
+		}
+		return true
+	})
+	return errors.Join(errs...)
+}
+
+// awaitLog makes room for so many records, or returns why nothing can be written.
+func (v *VM) awaitLog(records uint64) error {
+	v.logFlush.Lock()
+	defer v.logFlush.Unlock()
+	if v.log.charge(records) {
+		v.log.discharge(records)
+		return nil
+	}
+	return v.flushLogged()
+}
+
+// logMark is where the log is now.
+func (v *VM) logMark() *logMark { return &logMark{v.store.session.header.id, v.log.position()} }
 
 // ID is the VM's catalog id.
 func (v *VM) ID() VMID { return v.id }
@@ -120,7 +160,11 @@ func (s *Store) CreateVM(name string, mode, uid, gid uint32) (*VM, error) {
 	v := newVM(s, VMID(s.newID()), name, attrRecord{Mode: mode & 0o7777, UID: uid, GID: gid, Mtime: time.Now().UnixNano()})
 	v.op.Lock() // nobody does anything in it before it is durable
 	defer v.op.Unlock()
+	if err := v.openLog(); err != nil {
+		return nil, err
+	}
 	if err := s.reserveName(name, v); err != nil {
+		s.session.dropRing(v.id)
 		return nil, err
 	}
 	err := s.update(func(tx *blockmap.Tx) error {
@@ -132,6 +176,7 @@ func (s *Store) CreateVM(name string, mode, uid, gid uint32) (*VM, error) {
 		s.mu.Lock()
 		delete(s.vmsByName, name)
 		s.mu.Unlock()
+		s.session.dropRing(v.id)
 		return nil, err
 	}
 	s.vms.Store(v.id, v)
@@ -178,7 +223,19 @@ func (s *Store) RemoveVM(name string) error {
 	delete(s.vmsByName, v.name)
 	s.mu.Unlock()
 	s.vms.Delete(v.id)
+	if !v.hasOpen() {
+		s.session.dropRing(v.id)
+	}
 	return nil
+}
+
+// hasOpen says whether a file of the VM, all of which are unlinked, is open.
+func (v *VM) hasOpen() (open bool) {
+	v.store.files.Range(func(f *File) bool {
+		open = f.vm == v
+		return !open
+	})
+	return open
 }
 
 func (v *VM) empty() error {
@@ -324,7 +381,9 @@ func (v *VM) Unlink(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := v.store.update(func(tx *blockmap.Tx) error { tx.Delete(catalogKey(tableFile, f.id)); return nil }); err != nil {
+	f.unlink()
+	if err := v.store.update(f.putUnlinked); err != nil {
+		f.relink()
 		return err
 	}
 	v.mu.Lock()
@@ -358,7 +417,14 @@ func (v *VM) Rename(old, new string, flags RenameFlags) error {
 	case target == f:
 		return nil
 	}
+	replaces := target != nil && flags != RenameExchange
+	if replaces {
+		target.unlink()
+	}
 	if err := v.commitRename(f, new, target, old, flags); err != nil {
+		if replaces {
+			target.relink()
+		}
 		return err
 	}
 	v.mu.Lock()
@@ -390,7 +456,6 @@ func (v *VM) commitRename(f *File, new string, target *File, old string, flags R
 		if flags == RenameExchange {
 			return rename(tx, target, old)
 		}
-		tx.Delete(catalogKey(tableFile, target.id))
-		return nil
+		return target.putUnlinked(tx)
 	})
 }

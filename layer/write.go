@@ -18,10 +18,11 @@ func (f *File) Write(p []byte, off int64, wait bool) (int, error) {
 	if off < 0 || off > MaxFileSize-int64(len(p)) {
 		return 0, Errorf(syscall.EFBIG, "%s: no file is larger than %d bytes", f, int64(MaxFileSize))
 	}
-	if err := f.enter(wait); err != nil {
+	records := uint64(len(p)/blockSize + 4)
+	if err := f.enter(wait, records); err != nil {
 		return 0, err
 	}
-	defer f.vm.barrier.RUnlock()
+	defer f.exit(records)
 	if end := off + int64(len(p)); end > f.size.Load() {
 		if err := f.lockGrowth(wait); err != nil {
 			return 0, err
@@ -76,15 +77,26 @@ func (f *File) clearTail(size int64) error {
 	return f.writeAt(make([]byte, tail-old), old, false, true)
 }
 
-// extend grows the size. Where end is past it, the caller holds extending.
+// extend grows the size. Where end is past it, the caller holds extending. Nobody sees the new size before it is
+// logged: what is written below it is answered for.
 func (f *File) extend(end int64) {
 	if end > f.size.Load() {
+		f.grown.Store(end)
+		head := f.state.Load().head
+		f.vm.log.append(&head.writer().logged, head.id, logSize, uint64(end))
 		f.size.Store(end)
 	}
 }
 
-// enter takes the barrier, shared. Blocks that a shrink cut off are cleared before anything is written.
-func (f *File) enter(wait bool) error {
+// setSize is for a size that the index has already.
+func (f *File) setSize(size int64) {
+	f.grown.Store(size)
+	f.size.Store(size)
+}
+
+// enter takes the barrier, shared, and room in the session log for so many records. Blocks that a shrink cut off are
+// cleared before anything is written.
+func (f *File) enter(wait bool, records uint64) error {
 	for {
 		if !wait {
 			if !f.vm.barrier.TryRLock() {
@@ -94,18 +106,33 @@ func (f *File) enter(wait bool) error {
 			f.vm.barrier.RLock()
 		}
 		g := f.voiding.Load()
-		if g == nil && !f.broken.Load() {
+		room := f.vm.log.charge(records)
+		if g == nil && room && !f.broken.Load() {
 			return nil
 		}
 		f.vm.barrier.RUnlock()
-		if g == nil {
+		if room {
+			f.vm.log.discharge(records)
+		}
+		switch {
+		case g == nil && room:
 			return Errorf(syscall.EIO, "%s: a shrink could not be finished; mount the store again", f)
-		}
-		if !wait {
+		case !wait:
 			return ErrWait
+		case g != nil:
+			<-*g
+		default:
+			if err := f.vm.awaitLog(records); err != nil {
+				return err
+			}
 		}
-		<-*g
 	}
+}
+
+// exit ends what enter began.
+func (f *File) exit(records uint64) {
+	f.vm.log.discharge(records)
+	f.vm.barrier.RUnlock()
 }
 
 // writeAt is Write within the barrier. Only with grow does it change the size.
@@ -273,6 +300,7 @@ func (f *File) own(st *fileState, owner LayerID, from, to uint64) {
 	}
 	st.chain.LockRegion(region)
 	w.change(by, func(d *blockmap.Dirty) { d.Set(region, blockmap.KindData, int(from-base), int(to-base)) })
+	f.vm.log.append(&w.logged, st.head.id, logData, blocksValue(from, to-from))
 	st.chain.Set(region, int(from-base), int(to-base), st.head.id)
 	st.chain.UnlockRegion(region)
 	st.head.blocks.Add(by.held)

@@ -25,40 +25,48 @@ func (f *File) zero(off, n int64, keepSize bool) error {
 	if err := checkRange(off, n); err != nil {
 		return err
 	}
-	if err := f.enter(true); err != nil {
-		return err
-	}
-	defer f.vm.barrier.RUnlock()
-	slot := f.vm.store.epochs.enter()
-	defer f.vm.store.epochs.leave(slot)
 	end := off + n
+	for first := true; first || off < end; first = false {
+		var err error
+		if off, end, err = f.zeroSome(off, end, keepSize || !first); err != nil {
+			return err
+		}
+	}
+	f.touch()
+	return nil
+}
+
+// zeroSome zeroes what lies in the next region that has anything, and returns what is left. It lets snapshots in
+// between: nobody promised that a large range goes at one instant.
+func (f *File) zeroSome(off, end int64, keepSize bool) (int64, int64, error) {
+	const records = 2 * blockmap.RegionBlocks
+	if err := f.enter(true, records); err != nil {
+		return 0, 0, err
+	}
+	defer f.exit(records)
+	s := f.vm.store
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
 	if size := f.size.Load(); end > size {
 		if !keepSize {
 			if err := f.grow(end); err != nil {
-				return err
+				return 0, 0, err
 			}
 		}
 		// Past the end there is nothing, but the last block goes on to where it ends.
 		end = min(end, (size+blockSize-1)&^(blockSize-1))
 	}
-	for chain := f.state.Load().chain; off < end; {
-		if off%blockmap.RegionSize == 0 {
-			var err error
-			if off, err = f.vm.store.skipHole(chain, off, end); err != nil {
-				return err
-			}
-			if off == end {
-				break
-			}
+	if off%blockmap.RegionSize == 0 && off < end {
+		var err error
+		if off, err = s.skipHole(f.state.Load().chain, off, end); err != nil {
+			return 0, 0, err
 		}
-		n := min(end-off, blockmap.RegionSize-off%blockmap.RegionSize)
-		if err := f.zeroRegion(off, n); err != nil {
-			return err
-		}
-		off += n
 	}
-	f.touch()
-	return nil
+	if off >= end {
+		return off, end, nil
+	}
+	n := min(end-off, blockmap.RegionSize-off%blockmap.RegionSize)
+	return off + n, end, f.zeroRegion(off, n)
 }
 
 func checkRange(off, n int64) error {
@@ -181,6 +189,7 @@ func (f *File) disown(st *fileState, owner LayerID, below *blockmap.Bitmap, regi
 			i = next
 		}
 	})
+	f.vm.log.append(&w.logged, st.head.id, logZero, blocksValue(region*blockmap.RegionBlocks+uint64(from), uint64(to-from)))
 	st.chain.Set(region, from, to, 0)
 	st.chain.UnlockRegion(region)
 	f.allocated.Add(by.allocated)
@@ -206,10 +215,10 @@ func (f *File) Allocate(off, n int64, keepSize bool) error {
 	if err := checkRange(off, n); err != nil {
 		return err
 	}
-	if err := f.enter(true); err != nil {
+	if err := f.enter(true, 4); err != nil {
 		return err
 	}
-	defer f.vm.barrier.RUnlock()
+	defer f.exit(4)
 	s, head := f.vm.store, f.state.Load().head
 	slot := s.epochs.enter()
 	defer s.epochs.leave(slot)

@@ -1,0 +1,255 @@
+package layer
+
+// The session: what outlives the process that serves a store, and dies with the mount. It is shared memory, which a
+// supervisor keeps while one worker follows another:
+//
+//	header        version, whether a worker served, the kernel's INIT request
+//	open table    who has which file open
+//	failed heads  no flush of which may succeed any more
+//	rings         for each VM, a log of what the index does not know yet: see sessionlog.go
+//
+// Its layout is one process's business, or that of two of the same version: it never reaches a disk.
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	sessionMagic   = 0x736e617066730001 // "snapfs" and the layout's version
+	sessionHeader  = 64 << 10
+	maxInit        = 4 << 10
+	maxOpens       = 1 << 16
+	maxFailed      = 1 << 13
+	maxRings       = 1 << 14 // VMs of a store
+	ringRecords    = 1 << 20
+	ringBytes      = ringRecords * recordBytes
+	offOpens       = sessionHeader
+	offFailed      = offOpens + maxOpens*int(unsafe.Sizeof(openSlot{}))
+	offRings       = offFailed + maxFailed*8
+	offRecords     = (offRings + maxRings*int(unsafe.Sizeof(ringSlot{})) + 4095) &^ 4095
+	sessionSize    = offRecords + maxRings*ringBytes // of addresses; memory is taken as it is touched
+	sessionMapping = unix.PROT_READ | unix.PROT_WRITE
+)
+
+// Session is the memory of one mount. Only one store may use it at a time. It is given back when nobody refers to it.
+type Session struct {
+	fd     int
+	mem    []byte
+	header *sessionHead
+	opens  *[maxOpens]openSlot
+	failed *[maxFailed]atomic.Uint64
+	rings  *[maxRings]ringSlot
+
+	mu        sync.Mutex // guards what follows
+	openAt    map[Handle]int
+	freeOpens []int
+	ringAt    map[VMID]int
+	freeRings []int
+}
+
+type sessionHead struct {
+	magic  atomic.Uint64
+	id     uint64
+	served atomic.Uint64 // a worker has served: the next one goes on from here
+	// Answered is set with the first answer that a worker gives.
+	answered  atomic.Uint64
+	allFailed atomic.Uint64 // more heads failed than there are slots for
+	initSize  atomic.Uint64
+	init      [maxInit]byte
+}
+
+// openSlot is an entry of the open table. The handle is written last.
+type openSlot struct {
+	handle atomic.Uint64 // 0: free
+	id     uint64        // of a file, or of a snapshot's file
+	flags  uint64
+}
+
+const (
+	openWrites = 1 << iota
+	openView
+)
+
+// NewSession makes an empty one.
+func NewSession() (*Session, error) {
+	fd, err := unix.MemfdCreate("snapfs-session", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make the session's memory: %w", err)
+	}
+	if err := unix.Ftruncate(fd, int64(sessionSize)); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make the session's memory: %w", err)
+	}
+	s, err := AdoptSession(fd)
+	if err != nil {
+		unix.Close(fd)
+	}
+	return s, err
+}
+
+// AdoptSession takes over one whose descriptor another process made; from then on the descriptor is the session's.
+func AdoptSession(fd int) (*Session, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Size != int64(sessionSize) {
+		return nil, fmt.Errorf("descriptor %d holds no session of this version (%d bytes, %v)", fd, st.Size, err)
+	}
+	mem, err := unix.Mmap(fd, 0, sessionSize, sessionMapping, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("map the session's memory: %w", err)
+	}
+	s := &Session{
+		fd: fd, mem: mem, header: (*sessionHead)(unsafe.Pointer(&mem[0])),
+		opens:  (*[maxOpens]openSlot)(unsafe.Pointer(&mem[offOpens])),
+		failed: (*[maxFailed]atomic.Uint64)(unsafe.Pointer(&mem[offFailed])),
+		rings:  (*[maxRings]ringSlot)(unsafe.Pointer(&mem[offRings])),
+		openAt: make(map[Handle]int), ringAt: make(map[VMID]int),
+	}
+	switch s.header.magic.Load() {
+	case 0:
+		s.header.id = rand.Uint64() | 1
+		s.header.magic.Store(sessionMagic)
+	case sessionMagic:
+	default:
+		unix.Munmap(mem)
+		return nil, fmt.Errorf("descriptor %d holds a session of another version", fd)
+	}
+	s.index()
+	// Not by a Close: requests that come too late must find it.
+	runtime.AddCleanup(s, func(mem []byte) {
+		_ = unix.Munmap(mem)
+		_ = unix.Close(fd)
+	}, mem)
+	return s, nil
+}
+
+// index notes which slots are taken.
+func (s *Session) index() {
+	for i := range s.opens {
+		if h := s.opens[i].handle.Load(); h != 0 {
+			s.openAt[Handle(h)] = i
+		}
+	}
+	for i := range s.rings {
+		if id := s.rings[i].vm.Load(); id != 0 {
+			s.ringAt[VMID(id)] = i
+		}
+	}
+	for i := maxOpens - 1; i >= 0; i-- {
+		if s.opens[i].handle.Load() == 0 {
+			s.freeOpens = append(s.freeOpens, i)
+		}
+	}
+	for i := maxRings - 1; i >= 0; i-- {
+		if s.rings[i].vm.Load() == 0 {
+			s.freeRings = append(s.freeRings, i)
+		}
+	}
+}
+
+// FD is the descriptor to hand to the next worker.
+func (s *Session) FD() int { return s.fd }
+
+// Served says whether a worker served before: what it left is to be gone on with.
+func (s *Session) Served() bool { return s.header.served.Load() != 0 }
+
+func (s *Session) serve() { s.header.served.Store(1) }
+
+// Answered says whether the present worker has answered anything.
+func (s *Session) Answered() bool { return s.header.answered.Load() != 0 }
+
+// SetAnswered notes that it has; it costs next to nothing when repeated.
+func (s *Session) SetAnswered() {
+	if s.header.answered.Load() == 0 {
+		s.header.answered.Store(1)
+	}
+}
+
+// ForgetAnswered comes before the next worker.
+func (s *Session) ForgetAnswered() { s.header.answered.Store(0) }
+
+// Init is the kernel's first request of the session, nil before it came.
+func (s *Session) Init() []byte {
+	return append([]byte(nil), s.header.init[:s.header.initSize.Load()]...)
+}
+
+// SetInit keeps the kernel's first request for workers to come.
+func (s *Session) SetInit(request []byte) error {
+	if len(request) > maxInit {
+		return fmt.Errorf("an INIT request of %d bytes", len(request))
+	}
+	copy(s.header.init[:], request)
+	s.header.initSize.Store(uint64(len(request)))
+	return nil
+}
+
+// opened enters a handle in the open table; ENFILE when it is full. Entering it again changes nothing.
+func (s *Session) opened(h Handle, id, flags uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.openAt[h]; ok {
+		return nil
+	}
+	if len(s.freeOpens) == 0 {
+		return Errorf(syscall.ENFILE, "%d files of the mount are open already", maxOpens)
+	}
+	i := s.freeOpens[len(s.freeOpens)-1]
+	s.freeOpens = s.freeOpens[:len(s.freeOpens)-1]
+	s.openAt[h] = i
+	slot := &s.opens[i]
+	slot.id, slot.flags = id, flags
+	slot.handle.Store(uint64(h))
+	return nil
+}
+
+// closed takes a handle out.
+func (s *Session) closed(h Handle) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, ok := s.openAt[h]; ok {
+		delete(s.openAt, h)
+		s.opens[i].handle.Store(0)
+		s.freeOpens = append(s.freeOpens, i)
+	}
+}
+
+// eachOpen calls fn for every handle that is open.
+func (s *Session) eachOpen(fn func(h Handle, id, flags uint64)) {
+	for i := range s.opens {
+		if h := s.opens[i].handle.Load(); h != 0 {
+			fn(Handle(h), s.opens[i].id, s.opens[i].flags)
+		}
+	}
+}
+
+// markFailed notes that no flush of a layer may succeed any more.
+func (s *Session) markFailed(l LayerID) {
+	for i := range s.failed {
+		if s.failed[i].Load() == uint64(l) || s.failed[i].CompareAndSwap(0, uint64(l)) {
+			return
+		}
+	}
+	s.header.allFailed.Store(1)
+}
+
+func (s *Session) hasFailed(l LayerID) bool {
+	if s.header.allFailed.Load() != 0 {
+		return true
+	}
+	for i := range s.failed {
+		switch s.failed[i].Load() {
+		case uint64(l):
+			return true
+		case 0:
+			return false
+		}
+	}
+	return false
+}
