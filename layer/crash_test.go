@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/blockmap"
 )
@@ -30,9 +31,23 @@ func TestKilled(t *testing.T) {
 	t.Logf("after %d rounds of the victim", p.count)
 }
 
+// What the victim only wrote outlives it, if the next one has its session.
+func TestTakenOver(t *testing.T) {
+	session, err := NewSession()
+	require.NoError(t, err)
+	p := &promised{dir: filepath.Join(t.TempDir(), "store"), snapshots: map[string]uint64{}, session: session}
+	for range 30 {
+		p.run(t, func(process *os.Process) { require.NoError(t, process.Kill()) })
+		p.verify(t)
+	}
+	t.Logf("after %d rounds of the victim", p.count)
+}
+
 // promised is what the victim's lines say that there must be.
 type promised struct {
-	dir    string
+	dir     string
+	session *Session // nil: each victim starts cold
+
 	count  uint64   // of the last write begun
 	least  uint64   // of the last flush
 	zeros  bool     // the first file may have some
@@ -49,6 +64,11 @@ func (p *promised) run(t *testing.T, end func(*os.Process)) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s=%d", victimEnv, p.dir, p.count))
+	if p.session != nil {
+		cmd.Env = append(cmd.Env, victimSession+"=3")
+		cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(p.sessionFD(t)), "session")}
+		defer cmd.ExtraFiles[0].Close()
+	}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -68,6 +88,13 @@ func (p *promised) run(t *testing.T, end func(*os.Process)) {
 	_ = cmd.Wait() // it was killed
 }
 
+// sessionFD is another descriptor of the session.
+func (p *promised) sessionFD(t *testing.T) int {
+	fd, err := unix.Dup(p.session.FD())
+	require.NoError(t, err)
+	return fd
+}
+
 func (p *promised) note(t *testing.T, line string) {
 	t.Helper()
 	words := strings.Fields(line)
@@ -79,6 +106,11 @@ func (p *promised) note(t *testing.T, line string) {
 	case "write":
 		arg(&p.count)
 		p.sizes = append(p.sizes, victimSize)
+	case "wrote":
+		if p.session == nil {
+			break
+		}
+		fallthrough
 	case "flushed":
 		arg(&p.least)
 		p.zeros, p.sizes = false, []int64{victimSize}
@@ -113,9 +145,16 @@ func (p *promised) note(t *testing.T, line string) {
 // verify looks at what was left, and goes on from there.
 func (p *promised) verify(t *testing.T) {
 	t.Helper()
-	requireSound(t, p.dir)
-	requireTrueCounts(t, p.dir)
-	s, err := Open(p.dir, Options{})
+	var o Options
+	if p.session != nil {
+		var err error
+		o.Session, err = AdoptSession(p.sessionFD(t))
+		require.NoError(t, err)
+	} else {
+		requireSound(t, p.dir)
+		requireTrueCounts(t, p.dir)
+	}
+	s, err := Open(p.dir, o)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
 	v := vmNamed(t, s, "web")

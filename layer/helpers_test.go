@@ -305,7 +305,24 @@ func kill(t tester, s *Store, to string) *Store {
 		copyIndex(t, filepath.Join(s.dir, indexName), filepath.Join(to, indexName))
 		s.closed = s.release()
 	})
-	again, err := Open(to, s.opts)
+	o := s.opts
+	o.Session = nil
+	again, err := Open(to, o)
+	require.NoError(t, err)
+	return again
+}
+
+// takeOver ends a store as SIGKILL ends a worker, and opens it as the next one does: with its session.
+func takeOver(t tester, s *Store) *Store {
+	t.Helper()
+	s.closing.Do(func() {
+		abandonWork(s)
+		s.closed = s.release()
+	})
+	require.NoError(t, s.closed)
+	o := s.opts
+	o.Session = s.session
+	again, err := Open(s.dir, o)
 	require.NoError(t, err)
 	return again
 }

@@ -73,6 +73,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"revert": m.revert, "open view": m.openView, "close views": m.closeViews,
 		"preview": m.preview, "undo": m.undo, "commit": m.commit, "clone": m.clone, "destroy": m.destroy,
 		"settle": m.settle, "reopen": m.reopen, "crash": m.crash,
+		"take over": m.takeOver, "take over again": m.takeOver,
 		"": m.compareFiles,
 	}
 }
@@ -95,7 +96,9 @@ func (m *machine) reopen(t *rapid.T) {
 	}
 	require.NoError(t, m.store.Close())
 	requireSound(t, m.store.dir)
-	s, err := Open(m.store.dir, m.store.opts)
+	o := m.store.opts
+	o.Session = nil
+	s, err := Open(m.store.dir, o)
 	require.NoError(t, err)
 	m.restarted(t, s)
 	for f, want := range attrs {
@@ -113,6 +116,23 @@ func (m *machine) crash(t *rapid.T) {
 			got := observe(t, f.file.Read, f.file.FindExtent, f.file.Attr())
 			require.Equal(t, f.state.mode, got.mode)
 			f.adopt(t, got)
+		}
+	}
+	m.compareAll(t)
+}
+
+// takeOver has another worker go on: nothing is flushed, and nothing is lost, what is open stays so.
+func (m *machine) takeOver(t *rapid.T) {
+	m.store = takeOver(t, m.store)
+	for _, v := range m.vms {
+		vm := vmNamed(t, m.store, v.name)
+		for name, f := range v.files {
+			f.file = fileNamed(t, vm, name)
+		}
+		for _, f := range v.all() {
+			f.file = m.store.files.Load(f.id)
+			require.NotNil(t, f.file)
+			require.Equal(t, f.handles, f.file.handles)
 		}
 	}
 	m.compareAll(t)

@@ -84,7 +84,9 @@ func TestModelOverPowerCuts(t *testing.T) {
 				s.closed = s.release()
 				d.restart(t, image)
 			})
-			again, err := Open(dir, s.opts)
+			o := s.opts
+			o.Session = nil
+			again, err := Open(dir, o)
 			require.NoError(t, err)
 			return again
 		})

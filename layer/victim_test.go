@@ -12,6 +12,9 @@ import (
 // victimEnv makes the test binary a victim: the store's directory, and the count to begin with.
 const victimEnv = "SNAPFS_TEST_VICTIM"
 
+// victimSession says that descriptor 3 is a session, in which one victim goes on where the last was killed.
+const victimSession = "SNAPFS_TEST_SESSION"
+
 // The victim writes a few blocks about the end of a region; before them is a hole.
 const (
 	victimBase  = 1014
@@ -55,7 +58,14 @@ func victim(arg string) {
 }
 
 func (w *worker) open(dir string) error {
-	s, err := Open(dir, Options{MapMemory: 64 << 10, MaxOpenFiles: 4})
+	o := Options{MapMemory: 64 << 10, MaxOpenFiles: 4}
+	if os.Getenv(victimSession) != "" {
+		var err error
+		if o.Session, err = AdoptSession(3); err != nil {
+			return err
+		}
+	}
+	s, err := Open(dir, o)
 	if err != nil {
 		return err
 	}
@@ -121,6 +131,7 @@ func (w *worker) write() error {
 			first += n
 		}
 	}
+	w.say("wrote", w.count)
 	return nil
 }
 
