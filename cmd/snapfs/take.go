@@ -229,54 +229,7 @@ func (a *attempt) settle(err error) {
 		}
 		a.event(a.vm.Name(), "guest-held", "snapshot", a.request.Name, "mode", mode, "ms", o.Paused.Milliseconds())
 	}
-	a.note(a.vm.ID(), a.policy, o, err)
-}
-
-// note keeps whether the guest was brought to rest, for status.
-func (t *taker) note(id layer.VMID, p layer.QuiescePolicy, o quiesce.Outcome, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.missed[id] = ""
-	delete(t.silent, id)
-	var failed *quiesce.Error
-	switch {
-	case errors.As(err, &failed):
-		t.missed[id] = "the last snapshot failed: " + err.Error()
-	case err == nil && p.Mode == string(quiesce.ModeAgentOrCrash) && o.Consistency == quiesce.Crash:
-		t.missed[id] = missedMode(p.Mode, o.Warning)
-	}
-}
-
-func missedMode(mode, why string) string {
-	return "the last snapshot missed mode " + mode + ": " + why
-}
-
-// missedBefore is what the newest snapshot says of itself, for a daemon that did not see it being taken.
-func missedBefore(v *layer.VM) string {
-	mode := v.Policy().Quiesce.Mode
-	for _, n := range slices.Backward(v.Snapshots()) {
-		if n.Undo {
-			continue
-		}
-		info := n.Info()
-		if mode == string(quiesce.ModeAgentOrCrash) && info.Consistency == layer.ConsistencyCrash && info.Warning != nil {
-			return missedMode(mode, *info.Warning)
-		}
-		break
-	}
-	return ""
-}
-
-// reasons are why a VM is not as its policy wants it, as far as its guest goes.
-func (t *taker) reasons(v *layer.VM) []string {
-	t.mu.Lock()
-	missed, noted := t.missed[v.ID()]
-	silent := t.silent[v.ID()]
-	t.mu.Unlock()
-	if !noted {
-		missed = missedBefore(v)
-	}
-	return slices.DeleteFunc([]string{silent, missed}, func(why string) bool { return why == "" })
+	a.note(o, err)
 }
 
 // setProgress says how far a snapshot is; nil ends that.
@@ -302,14 +255,6 @@ func (a *attempt) warn(text string) {
 		text = a.warning + "; " + text
 	}
 	a.warning = text
-}
-
-// forget drops what was learned of a VM under another policy.
-func (t *taker) forget(id layer.VMID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.missed[id] = ""
-	delete(t.silent, id)
 }
 
 // turn is held while a VM's snapshot is being taken. Ids are never reused.
