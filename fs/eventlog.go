@@ -15,6 +15,12 @@ import (
 // keptEvents is how many events a log shows, for each VM and for the whole mount.
 const keptEvents = 1000
 
+// Events that say which VM the others are of.
+const (
+	eventRenamed = "vm-renamed"
+	eventRemoved = "vm-removed"
+)
+
 // EventLog keeps the last 1,000 events of every VM and of the whole mount, a line each: `RFC3339 event key=value …`.
 type EventLog struct {
 	mu    sync.Mutex
@@ -65,6 +71,10 @@ func (l *EventLog) forget(vm string) {
 func (l *EventLog) rename(old, new string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.renameLocked(old, new)
+}
+
+func (l *EventLog) renameLocked(old, new string) {
 	if r := l.perVM[old]; r != nil && old != new {
 		l.perVM[new] = r
 		delete(l.perVM, old)

@@ -35,6 +35,32 @@ func TestEventLine(t *testing.T) {
 	require.Empty(t, l.Text("db"))
 }
 
+// What an earlier daemon told is there again: renamed VMs' under their new names, removed ones' for the mount alone.
+func TestEventReplay(t *testing.T) {
+	var out strings.Builder
+	l := testLog(&out)
+	l.Add("web", "create", "snapshot", "one")
+	l.Add("", "space-low", "free", 1)
+	l.rename("web", "a \"b=c\"")
+	l.Add("a \"b=c\"", eventRenamed, "from", "web")
+	l.Add("db", "vm-created")
+	l.Add("db", eventRemoved)
+	l.forget("db")
+	l.Add("db", "vm-created")
+	again := testLog(nil)
+	again.Add("web", "vm-created")
+	again.Replay("torn" + out.String() + "no event\n" + "2026-03-01T11:00:00Z create vm=db snapshot=to")
+	again.Add("db", "create", "snapshot", "two")
+	l.Add("web", "vm-created")
+	l.Add("db", "create", "snapshot", "two")
+	first, rest, _ := strings.Cut(l.Text(""), "\n")
+	require.Contains(t, first, "snapshot=one", "which a torn line took along")
+	require.Equal(t, rest, again.Text(""))
+	require.Equal(t, l.Text("db"), again.Text("db"))
+	require.Equal(t, l.Text("web"), again.Text("web"))
+	require.Contains(t, again.Text("a \"b=c\""), "from=web")
+}
+
 func TestEventLogKeepsTheLast(t *testing.T) {
 	l := testLog(nil)
 	for i := range 2*keptEvents + 7 {

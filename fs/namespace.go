@@ -169,7 +169,7 @@ func (s *server) removeVM(name string) error {
 		return err
 	}
 	s.touchRoot()
-	s.log.Add(name, "vm-removed")
+	s.log.Add(name, eventRemoved)
 	s.log.forget(name)
 	return nil
 }
@@ -216,7 +216,7 @@ func (s *server) renameVM(old, new string, flags uint32) error {
 	}
 	s.touchRoot()
 	s.log.rename(old, new)
-	s.log.Add(new, "vm-renamed", "from", old)
+	s.log.Add(new, eventRenamed, "from", old)
 	return nil
 }
 

@@ -123,13 +123,18 @@ func (l *daemonLog) open(path string) error {
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
+	l.writeTo(file)
+	return nil
+}
+
+// writeTo has lines written to a file, those that were kept first.
+func (l *daemonLog) writeTo(file io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if early, ok := l.out.(*bytes.Buffer); ok {
 		_, _ = file.Write(early.Bytes())
 	}
 	l.out = file
-	return nil
 }
 
 // Write adds finished lines.

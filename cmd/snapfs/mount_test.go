@@ -125,6 +125,7 @@ func TestMountAndUmount(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, ".snapshots", entries[0].Name())
 	require.Contains(t, done(t, "status", "--json", point), `"reserve":67108864`)
+	require.Contains(t, done(t, "log", filepath.Join(point, "web")), "vm-created vm=web", "an earlier daemon's event")
 }
 
 func TestForeground(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -34,7 +35,8 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(baseMemory + int64(spec.mapMemory))
 	}
-	events := fs.NewEventLog(log)
+	kept := newDaemonLog(nil)
+	events := fs.NewEventLog(io.MultiWriter(log, kept))
 	store, err := layer.Open(spec.store, layer.Options{
 		Reserve:   layer.Reserve(spec.reserve),
 		MapMemory: int64(spec.mapMemory),
@@ -48,6 +50,9 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 		if err := log.open(filepath.Join(spec.store, "log")); err != nil {
 			return err
 		}
+	}
+	if err := keepEvents(filepath.Join(spec.store, "events"), events, kept); err != nil {
+		return err
 	}
 	signals, release := catchSignals()
 	defer release()
