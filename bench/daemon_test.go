@@ -3,7 +3,6 @@ package bench
 // The daemon: started, asked, and ended with the benchmark.
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -16,38 +15,30 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
-)
 
-// fuseMagic is what statfs(2) calls a FUSE mount.
-const fuseMagic = 0x65735546
+	"github.com/snapfs/snapfs/integration/daemon"
+)
 
 // patience is how long to wait for what takes seconds at most.
 const patience = 2 * time.Minute
 
 // mount is a store that a daemon serves.
 type mount struct {
+	*daemon.Daemon
 	t          testing.TB
 	store, dir string
-	cmd        *exec.Cmd
 }
 
 // newMount serves a store, new or not, until the benchmark ends.
 func newMount(t testing.TB, store string) *mount {
 	t.Helper()
 	m := &mount{t: t, store: store, dir: t.TempDir()}
-	var stderr bytes.Buffer
-	m.cmd = exec.Command(binary, "mount", "-f", m.store, m.dir)
-	m.cmd.Stderr = &stderr
-	start(t, m.cmd)
+	m.Daemon = daemon.Start(t, m.store, m.dir)
 	t.Cleanup(func() {
-		out, err := exec.Command(binary, "umount", m.dir).CombinedOutput()
+		out, err := exec.Command(daemon.Binary, "umount", m.dir).CombinedOutput()
 		require.NoError(t, err, "umount: %s", out)
-		require.NoError(t, m.cmd.Wait(), "%s", &stderr)
-	})
-	await(t, "the mount to answer", func() bool {
-		var st unix.Statfs_t
-		return unix.Statfs(m.dir, &st) == nil && st.Type == fuseMagic
+		<-m.Exited
+		require.True(t, m.Cmd.ProcessState.Success(), "%v: %s", m.Cmd.ProcessState, m.Stderr)
 	})
 	return m
 }
@@ -123,7 +114,7 @@ func (m *mount) status() (st status) {
 // counter reads a number out of a file of the daemon's in /proc, as in "rchar: 12" or "VmRSS:	 12 kB".
 func (m *mount) counter(file, key string) int64 {
 	m.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", m.cmd.Process.Pid, file))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", m.Cmd.Process.Pid, file))
 	require.NoError(m.t, err)
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, key+":"); ok {

@@ -8,65 +8,17 @@
 package bench
 
 import (
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// binary is the program under test: $SNAPFS_BIN, else what `make build` leaves.
-var binary string
+	"github.com/snapfs/snapfs/integration/daemon"
+)
 
 // priority is the niceness of all that is measured, and of what measures it.
 const priority = -15
 
-const privateMounts = "SNAPFS_PRIVATE_MOUNTS"
-
-// TestMain runs everything in a mount namespace of its own: whatever is left mounted goes when it ends.
+// TestMain runs everything in a mount namespace of its own.
 func TestMain(m *testing.M) {
-	if os.Getenv(privateMounts) == "" {
-		os.Exit(rerun())
-	}
-	if err := errors.Join(findBinary(), unix.Setpriority(unix.PRIO_PROCESS, 0, priority)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
-
-// rerun starts this program again as a child and returns its exit status.
-func rerun() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), privateMounts+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "benchmarks need root:", err)
-		return 1
-	}
-	return 0
-}
-
-func findBinary() (err error) {
-	path := os.Getenv("SNAPFS_BIN")
-	if path == "" {
-		if out, err := exec.Command("make", "-C", "..", "build").CombinedOutput(); err != nil {
-			return fmt.Errorf("make build: %w\n%s", err, out)
-		}
-		path = "../bin/snapfs"
-	}
-	if binary, err = filepath.Abs(path); err != nil {
-		return err
-	}
-	_, err = os.Stat(binary)
-	return err
+	daemon.Main(m, func() error { return unix.Setpriority(unix.PRIO_PROCESS, 0, priority) })
 }

@@ -50,14 +50,14 @@ func readTargets(t testing.TB, size int64, depth int) []target {
 	m.deepen("vm", d, depth, int(size/blockSize)/depth, size)
 	d.warm(size)
 	d.release()
-	targets := []target{{name: "deep", path: d.Name(), server: m.cmd}}
+	targets := []target{{name: "deep", path: d.Name(), server: m.Cmd}}
 
 	m.vm("flat") // has no snapshots
 	d = newDisk(t, m.path("flat", "flat"), size)
 	d.fillRandomly(size)
 	d.warm(size)
 	d.release()
-	targets = append(targets, target{name: "flat", path: d.Name(), server: m.cmd})
+	targets = append(targets, target{name: "flat", path: d.Name(), server: m.Cmd})
 
 	add := func(name, path string, server *exec.Cmd) {
 		d := newDisk(t, path, size)
@@ -66,7 +66,7 @@ func readTargets(t testing.TB, size int64, depth int) []target {
 		d.release()
 		targets = append(targets, target{name: name, path: path, server: server})
 	}
-	add("large", m.path("flat", "large"), m.cmd)
+	add("large", m.path("flat", "large"), m.Cmd)
 	for _, format := range []string{"raw", "qcow2"} {
 		r := newRival(t, format, size)
 		add("qemu-"+format, r.path, r.cmd)

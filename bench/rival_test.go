@@ -45,7 +45,7 @@ func (r *rival) start() {
 	start(r.t, r.cmd)
 	await(r.t, "qemu-storage-daemon", func() bool {
 		var st unix.Statfs_t
-		return unix.Statfs(r.path, &st) == nil && st.Type == fuseMagic
+		return unix.Statfs(r.path, &st) == nil && st.Type == unix.FUSE_SUPER_MAGIC
 	})
 }
 

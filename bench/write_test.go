@@ -50,8 +50,8 @@ func writeTargets(t testing.TB, size int64) []target {
 	targets := []target{
 		{name: "host", path: host},
 		{name: "host-cached", path: host, cached: true},
-		{name: "inplace", path: m.path("inplace", "disk"), server: m.cmd},
-		{name: "fresh", path: m.path("fresh", "disk"), server: m.cmd, before: m.snapshots("fresh")},
+		{name: "inplace", path: m.path("inplace", "disk"), server: m.Cmd},
+		{name: "fresh", path: m.path("fresh", "disk"), server: m.Cmd, before: m.snapshots("fresh")},
 		{name: "qcow2-inplace", path: qcow2.path, server: qcow2.cmd},
 		{name: "qcow2-fresh", path: deep.path, before: deep.snapshots()},
 	}

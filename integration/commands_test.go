@@ -273,7 +273,7 @@ func TestWhatIsTold(t *testing.T) {
 	require.NoError(t, json.Unmarshal(readFile(t, m.path(".snapshots", "status")), &whole))
 	require.Equal(t, m.store, whole.Store)
 	require.Equal(t, m.dir, whole.Mountpoint)
-	require.Equal(t, m.cmd.Process.Pid, whole.WorkerPID)
+	require.Equal(t, m.Cmd.Process.Pid, whole.WorkerPID)
 	require.Positive(t, whole.Layers)
 	require.Positive(t, whole.Free)
 

@@ -1,35 +1,29 @@
 package integration
 
 import (
-	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
-)
 
-// fuseMagic is what statfs(2) calls a FUSE mount.
-const fuseMagic = 0x65735546
+	"github.com/snapfs/snapfs/integration/daemon"
+)
 
 // patience is how long to wait for what takes a moment at most.
 const patience = time.Minute
 
 // mount is a store with a daemon that serves it.
 type mount struct {
-	t      testing.TB
-	store  string
-	dir    string // the mountpoint
-	opts   []string
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when the daemon has ended
-	stderr *bytes.Buffer // the daemon's; read it only after exited is closed
+	*daemon.Daemon // nil if it does not run
+	t              testing.TB
+	store          string
+	dir            string // the mountpoint
+	opts           []string
 }
 
 // newMount makes a store and serves it until the test ends; then the store must
@@ -50,54 +44,25 @@ func newMount(t testing.TB, opts ...string) *mount {
 // start runs the daemon and returns once the mount answers.
 func (m *mount) start() {
 	m.t.Helper()
-	m.stderr = new(bytes.Buffer)
-	m.cmd = exec.Command(program, append([]string{"mount", m.store, m.dir, "-f"}, m.opts...)...)
-	m.cmd.Stderr = m.stderr
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(m.t, m.cmd.Start())
-	exited := make(chan struct{})
-	m.exited = exited
-	go func(cmd *exec.Cmd) {
-		_ = cmd.Wait() // the exit status is in cmd.ProcessState
-		close(exited)
-	}(m.cmd)
-	m.await()
-}
-
-func (m *mount) await() {
-	m.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		var st unix.Statfs_t
-		if unix.Statfs(m.dir, &st) == nil && st.Type == fuseMagic {
-			_, err := os.ReadFile(m.path(".snapshots", "status"))
-			require.NoError(m.t, err)
-			return
-		}
-		select {
-		case <-m.exited:
-			require.FailNow(m.t, "the daemon ended", "%v: %s", m.cmd.ProcessState, m.stderr)
-		default:
-		}
-		require.True(m.t, time.Now().Before(deadline), "the mount does not answer")
-	}
+	m.Daemon = daemon.Start(m.t, m.store, m.dir, m.opts...)
 }
 
 // stop unmounts in an orderly way; the daemon must end well.
 func (m *mount) stop() {
 	m.t.Helper()
 	mustSnapfs(m.t, "umount", m.dir)
-	<-m.exited
-	require.True(m.t, m.cmd.ProcessState.Success(), "%v: %s", m.cmd.ProcessState, m.stderr)
-	m.cmd = nil
+	<-m.Exited
+	require.True(m.t, m.Cmd.ProcessState.Success(), "%v: %s", m.Cmd.ProcessState, m.Stderr)
+	m.Daemon = nil
 }
 
 // kill ends the daemon as a crash does, and clears the dead mount away.
 func (m *mount) kill() {
 	m.t.Helper()
-	require.NoError(m.t, m.cmd.Process.Kill())
-	<-m.exited
+	require.NoError(m.t, m.Cmd.Process.Kill())
+	<-m.Exited
 	require.NoError(m.t, unix.Unmount(m.dir, unix.MNT_DETACH))
-	m.cmd = nil
+	m.Daemon = nil
 }
 
 // remount closes the store and opens it again.
@@ -109,14 +74,14 @@ func (m *mount) remount() {
 
 // cleanup ends the daemon, well if it can, and checks what it left.
 func (m *mount) cleanup() {
-	if m.cmd != nil && !m.t.Failed() {
+	if m.Daemon != nil && !m.t.Failed() {
 		m.stop()
 	}
-	if m.cmd != nil {
+	if m.Daemon != nil {
 		_ = unix.Unmount(m.dir, unix.MNT_DETACH) // the test has failed already
-		_ = m.cmd.Process.Kill()
-		<-m.exited
-		m.t.Logf("the daemon's log:\n%s", m.stderr)
+		_ = m.Cmd.Process.Kill()
+		<-m.Exited
+		m.t.Logf("the daemon's log:\n%s", m.Stderr)
 	}
 	if _, err := os.Stat(m.store); err == nil && !m.t.Failed() {
 		m.check()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapfs/snapfs/integration/daemon"
 	"github.com/snapfs/snapfs/integration/guest"
 	"github.com/stretchr/testify/require"
 )
@@ -180,7 +181,7 @@ func TestDaemonKilledWhileFrozen(t *testing.T) {
 	frozen, killed := make(chan struct{}), make(chan struct{})
 	p := newAgentProxy(t, g.AgentPath(), func() { close(frozen); <-killed })
 	mustSnapfs(t, "policy", vm, "set", "quiesce.mode=agent", "quiesce.agent="+p.path)
-	create := exec.Command(program, "create", vm, "one")
+	create := exec.Command(daemon.Binary, "create", vm, "one")
 	require.NoError(t, create.Start())
 	<-frozen
 	m.kill()
