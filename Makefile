@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What tests and demo use beside Go; gcc is for the race detector.
 PACKAGES := qemu-system-x86 qemu-utils fio fuse3 busybox-static e2fsprogs \
-            kmod cpio util-linux qemu-guest-agent gcc libc6-dev
+            kmod cpio util-linux qemu-guest-agent libvirt-clients gcc libc6-dev
 
 # Packages where goroutines meet.
 RACE := $(patsubst %/,./%,$(wildcard blockmap/ layer/ fs/ quiesce/))

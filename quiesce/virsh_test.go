@@ -141,3 +141,36 @@ func TestReleaseDomain(t *testing.T) {
 	defer cancel()
 	require.Error(t, Release(ctx, Held{Agent: "libvirt:web"}), "who knows")
 }
+
+// libvirt's own test driver has a domain and neither agent nor monitor: how far our command lines get with the real
+// virsh, and what it says.
+func TestRealVirsh(t *testing.T) {
+	t.Setenv("LIBVIRT_DEFAULT_URI", "test:///default")
+	ctx := context.Background()
+	agent := func(domain string) *Agent {
+		a, err := DialAgent(ctx, "libvirt:"+domain)
+		require.NoError(t, err, "nothing is asked yet")
+		return a
+	}
+	const understood = "not supported by the connection driver"
+	_, err := agent("test").Freeze(ctx, []string{"/", `/srv/a "b" 'c' $d \e`, "C:\\"})
+	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorContains(t, err, understood+": virDomainQemuAgentCommand")
+	_, err = agent("test").Thaw(ctx)
+	require.ErrorContains(t, err, understood)
+	q, err := DialQMP(ctx, "libvirt:test")
+	require.NoError(t, err)
+	_, err = q.Status(ctx)
+	require.ErrorContains(t, err, understood+": virDomainQemuMonitorCommand")
+
+	for _, domain := range []string{"web", "my vm", `a'b"c$d`} {
+		_, err = agent(domain).Frozen(ctx)
+		require.ErrorIs(t, err, errNoDomain)
+		require.ErrorContains(t, err, "failed to get domain '"+domain+"'")
+		require.NoError(t, Release(ctx, Held{Agent: "libvirt:" + domain}), "one that is not there is not held")
+	}
+	t.Setenv("LIBVIRT_DEFAULT_URI", "qemu+unix:///system?socket="+filepath.Join(t.TempDir(), "none"))
+	_, err = agent("test").Frozen(ctx)
+	require.ErrorIs(t, err, syscall.EIO)
+	require.NotErrorIs(t, err, errNoDomain, "libvirt is away, the guest may be there")
+}
