@@ -129,6 +129,6 @@ func (s *server) status() mountStatus {
 		GrowthPerHour: stats.GrowthPerHour,
 		FullAt:        stats.FullAt,
 		Fastest:       fastest,
-		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "preview", "clone", "discard", "policy", "quiesce", "schedule"},
+		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "preview", "clone", "discard", "policy", "quiesce", "memory", "schedule", "growth"},
 	}
 }

@@ -144,7 +144,7 @@ func TestSnapshotDirectory(t *testing.T) {
 	require.NoError(t, os.Mkdir(snapshotPath(vm, "s2"), 0o755))
 	require.ErrorIs(t, os.Mkdir(snapshotPath(vm, "s2"), 0o755), syscall.EEXIST)
 	require.Equal(t, []string{"s1", "s2"}, snapshotNames(t, vm))
-	require.Equal(t, []string{"a"}, names(t, snapshotPath(vm, "s1")))
+	require.Equal(t, []string{"a"}, snapshotFiles(t, vm, "s1"))
 	requireContent(t, []byte("one"), snapshotPath(vm, "s1", "a"))
 
 	require.NoError(t, os.Rename(snapshotPath(vm, "s1"), snapshotPath(vm, "first")))
