@@ -34,6 +34,10 @@ type Options struct {
 	// Room is asked whether the file system has room for so many bytes; with now, they are about to be taken. Nil: always. It
 	// is called by one goroutine at a time, and must call neither Update nor Close.
 	Room func(bytes int64, now bool) bool
+
+	// Commit, if there is one, is called for each commit with what carries it out, and what it returns is what came of it:
+	// so tests make commits fail.
+	Commit func(commit func() error) error
 }
 
 // Index is the database of a store. All its methods may be called at the same time.
@@ -89,7 +93,7 @@ func open(b badger.Options, o Options, r *room) (*Index, error) {
 		room:       r,
 		maxTx:      maxTransaction(db),
 		notify:     o.Failed,
-		commit:     func(txn *badger.Txn, version uint64) error { return txn.CommitAt(version, nil) },
+		commit:     committer(o.Commit),
 		reading:    make(map[uint64]int),
 		writerDone: make(chan struct{}),
 	}
@@ -98,6 +102,16 @@ func open(b badger.Options, o Options, r *room) (*Index, error) {
 	r.opened(db)
 	go x.writer()
 	return x, nil
+}
+
+func committer(around func(func() error) error) func(*badger.Txn, uint64) error {
+	commit := func(txn *badger.Txn, version uint64) error { return txn.CommitAt(version, nil) }
+	if around == nil {
+		return commit
+	}
+	return func(txn *badger.Txn, version uint64) error {
+		return around(func() error { return commit(txn, version) })
+	}
 }
 
 // removeLeftovers removes empty memtable and value log files: a crash between making such a file and giving it its size

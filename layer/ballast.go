@@ -33,7 +33,7 @@ type ballast struct {
 }
 
 func openBallast(dir string, want int64) (*ballast, error) {
-	f, err := os.OpenFile(filepath.Join(dir, ballastName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openFile(filepath.Join(dir, ballastName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "open the ballast: %w", err)
 	}
@@ -67,7 +67,10 @@ func (b *ballast) grow(free int64) (int64, error) {
 	if size < held+ballastStep && size < b.want || size <= held {
 		return 0, nil
 	}
-	err := unix.Fallocate(int(b.file.Fd()), 0, 0, size)
+	err := faulty("allocate")
+	if err == nil {
+		err = unix.Fallocate(int(b.file.Fd()), 0, 0, size)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		b.want = 0 // a file system that can't hold room for later
 		return 0, nil

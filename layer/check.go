@@ -87,7 +87,7 @@ func (k *check) found(object, format string, args ...any) {
 
 // listFiles finds what lies in layers/ that does not belong there.
 func (k *check) listFiles() error {
-	entries, err := os.ReadDir(filepath.Join(k.dir, layersName))
+	entries, err := readDir(filepath.Join(k.dir, layersName))
 	if err != nil {
 		return err
 	}

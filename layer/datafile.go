@@ -73,7 +73,7 @@ func (d *dataFiles) openSlow(lay *layer, create bool) (int, error) {
 	if fresh {
 		flags |= unix.O_CREAT | unix.O_TRUNC
 	}
-	fd, err := unix.Openat(d.dirFD, fileName(lay.id), flags, 0o600)
+	fd, err := openAt(d.dirFD, fileName(lay.id), flags)
 	if err != nil {
 		return -1, hostError("open data file", lay, err)
 	}
@@ -155,7 +155,10 @@ func (d *dataFiles) unlink(lay *layer) error {
 }
 
 func (d *dataFiles) unlinkID(id LayerID) error {
-	err := unix.Unlinkat(d.dirFD, fileName(id), 0)
+	err := faulty("unlink")
+	if err == nil {
+		err = unix.Unlinkat(d.dirFD, fileName(id), 0)
+	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return Errorf(syscall.EIO, "remove data file %s: %w", filepath.Join(d.dir, fileName(id)), err)
 	}
@@ -164,7 +167,11 @@ func (d *dataFiles) unlinkID(id LayerID) error {
 
 // syncDir makes the names of new data files durable.
 func (d *dataFiles) syncDir() error {
-	if err := unix.Fsync(d.dirFD); err != nil {
+	err := faulty("sync")
+	if err == nil {
+		err = unix.Fsync(d.dirFD)
+	}
+	if err != nil {
 		return Errorf(syscall.EIO, "sync %s: %w", d.dir, err)
 	}
 	return nil
@@ -190,7 +197,7 @@ func (d *dataFiles) closeAll() {
 // zeros.
 func readBlocks(fd int, lay *layer, p []byte, off int64) error {
 	for len(p) > 0 {
-		n, err := unix.Pread(fd, p, off)
+		n, err := pread(fd, p, off)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -207,7 +214,7 @@ func readBlocks(fd int, lay *layer, p []byte, off int64) error {
 // writeBlocks writes all of p at off of the data file.
 func writeBlocks(fd int, lay *layer, p []byte, off int64) error {
 	for len(p) > 0 {
-		n, err := unix.Pwrite(fd, p, off)
+		n, err := pwrite(fd, p, off)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

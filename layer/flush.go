@@ -8,8 +8,6 @@ import (
 	"slices"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/snapfs/snapfs/blockmap"
 )
 
@@ -162,7 +160,7 @@ func (f *File) syncData(l *layer, w *headState) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Fdatasync(fd); err != nil {
+	if err := dataSync(fd); err != nil {
 		return hostError("sync data file", l, err)
 	}
 	return nil

@@ -31,7 +31,7 @@ type format struct {
 
 // lockStore takes the store for this process. The lock goes with the process, however it ends.
 func lockStore(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "lock store %s: %w", dir, err)
 	}
@@ -48,10 +48,10 @@ func lockStore(dir string) (*os.File, error) {
 // makeStore makes the directory if it is missing, and says whether it is empty, but for what a start leaves that got
 // no further than the lock. One with entries and no FORMAT is something else's, and refused.
 func makeStore(dir string) (empty bool, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := mkdir(dir, os.MkdirAll); err != nil {
 		return false, Errorf(syscall.EIO, "make store %s: %w", dir, err)
 	}
-	entries, err := os.ReadDir(dir)
+	entries, err := readDir(dir)
 	if err != nil {
 		return false, Errorf(syscall.EIO, "read store %s: %w", dir, err)
 	}
@@ -99,19 +99,21 @@ func writeFormat(dir string) error {
 	if err := writeSynced(path+".tmp", append(data, '\n')); err != nil {
 		return Errorf(syscall.EIO, "write %s: %w", path, err)
 	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := rename(path+".tmp", path); err != nil {
 		return Errorf(syscall.EIO, "write %s: %w", path, err)
 	}
 	return syncDirectory(dir)
 }
 
 func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := openFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	if err = faulty("write"); err == nil {
+		_, err = f.Write(data)
+	}
+	return errors.Join(err, faulty("sync"), f.Sync(), f.Close())
 }
 
 func syncDirectory(dir string) error {
@@ -119,7 +121,7 @@ func syncDirectory(dir string) error {
 	if err != nil {
 		return Errorf(syscall.EIO, "sync %s: %w", dir, err)
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(faulty("sync"), f.Sync(), f.Close()); err != nil {
 		return Errorf(syscall.EIO, "sync %s: %w", dir, err)
 	}
 	return nil
@@ -135,11 +137,11 @@ func makeParts(dir string) error {
 		}
 		return nil
 	}
-	if entries, err := os.ReadDir(layers); err == nil && len(entries) > 0 {
+	if entries, err := readDir(layers); err == nil && len(entries) > 0 {
 		return Errorf(syscall.EIO, "store %s is damaged: it has data files but no %s", dir, indexName)
 	}
 	for _, path := range []string{layers, index} {
-		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := mkdir(path, os.Mkdir); err != nil && !errors.Is(err, fs.ErrExist) {
 			return Errorf(syscall.EIO, "make %s: %w", path, err)
 		}
 	}

@@ -4,7 +4,6 @@ package layer
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"syscall"
@@ -212,7 +211,7 @@ func (s *Store) loadTree(c *catalog) error {
 // loadStrays looks for data files of layers that the index says have none: nothing in them was ever flushed. A worker
 // that takes over goes on with them, a start removes them. A file that the catalog does not know at all is left alone.
 func (s *Store) loadStrays(*catalog) error {
-	entries, err := os.ReadDir(s.data.dir)
+	entries, err := readDir(s.data.dir)
 	if err != nil {
 		return err
 	}

@@ -112,10 +112,11 @@ func (r *reclaimer) run() {
 	}
 }
 
-const (
-	retryEvery = time.Second
-	maxTries   = 3 // of a job that fails by anything but a full disk; a start tries again
-)
+// maxTries of a job that fails by anything but a full disk; a start tries again.
+const maxTries = 3
+
+// retryEvery is how long a job that failed waits; tests don't have that long.
+var retryEvery = time.Second
 
 // tryAgain queues a job that failed once more, and waits a little. The zero job is settling.
 func (r *reclaimer) tryAgain(j job, err error) {

@@ -53,20 +53,23 @@ type space struct {
 func newSpace(dir string, r Reserve, event func(vm, event string, attrs ...any)) (*space, error) {
 	p := &space{dir: dir, event: event}
 	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
+	if err := statfs(dir, &st); err != nil {
 		return nil, Errorf(syscall.EIO, "measure the file system of %s: %w", dir, err)
 	}
 	p.reserve = r.of(int64(st.Blocks) * st.Bsize)
-	var err error
-	p.ballast, err = openBallast(dir, min(p.reserve, ballastSize))
-	return p, err
+	b, err := openBallast(dir, min(p.reserve, ballastSize))
+	if err != nil {
+		return nil, err
+	}
+	p.ballast = b
+	return p, nil
 }
 
 // measure returns the file system's size and what is free of it for guests and the reserve, in bytes.
 func (p *space) measure() (total, free int64) {
 	held := p.ballast.held.Load()
 	var st unix.Statfs_t
-	if err := unix.Statfs(p.dir, &st); err != nil {
+	if err := statfs(p.dir, &st); err != nil {
 		return 0, 0 // as good as full
 	}
 	held = min(held, p.ballast.held.Load()) // what is given up or made meanwhile must not count twice
@@ -107,7 +110,7 @@ func (p *space) take(n int64) error {
 // usable is what this process can take of the file system, in bytes: root gets at what is kept for root.
 func (p *space) usable() int64 {
 	var st unix.Statfs_t
-	if err := unix.Statfs(p.dir, &st); err != nil {
+	if err := statfs(p.dir, &st); err != nil {
 		return 0
 	}
 	n := int64(st.Bavail) * st.Bsize

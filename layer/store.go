@@ -125,6 +125,7 @@ func (s *Store) openParts() (err error) {
 	s.index, err = blockmap.Open(filepath.Join(s.dir, indexName), blockmap.Options{
 		Failed: func(err error) { s.opts.Event("", "index-failed", "error", err.Error()) },
 		Room:   s.space.room,
+		Commit: commitFault,
 	})
 	if err != nil {
 		return indexError(err, "open the index of store "+s.dir)

@@ -230,7 +230,9 @@ func (f *File) Allocate(off, n int64, keepSize bool) error {
 		return err
 	}
 	from, to := off&^(blockSize-1), (off+n+blockSize-1)&^(blockSize-1)
-	err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+	if err = faulty("allocate"); err == nil {
+		err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+	}
 	// A file system that can't reserve takes each block as it comes.
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return hostError("allocate in data file", head, err)
