@@ -101,7 +101,8 @@ func (r *room) makeNext() {
 
 // wrote counts what was committed, and prepares for the next memtable when Badger has begun this one.
 func (r *room) wrote(p *pending) {
-	r.filled += int64(p.size) - int64(len(p.values))*(entryOverhead-nodeOverhead)
+	size := int64(p.size) - int64(len(p.values))*(entryOverhead-nodeOverhead)
+	r.filled += size
 	if r.filled < pollAfter || r.next == nil {
 		return
 	}
@@ -109,7 +110,7 @@ func (r *room) wrote(p *pending) {
 		return
 	}
 	_ = r.next.Close()
-	r.filled, r.next = 0, nil
+	r.filled, r.next = size, nil
 	r.makeNext()
 }
 
@@ -148,10 +149,16 @@ func (r *room) need() int64 {
 	return n + min(lower, levelsSize)
 }
 
-// settled says whether Badger has written all that was asked for.
+// settled says whether Badger has written all that was asked for, and removed what that replaced.
 func (r *room) settled() bool {
 	logs, _ := filepath.Glob(filepath.Join(r.dir, memPattern))
-	return len(logs) <= 2 && r.db.Levels()[0].NumTables == 0
+	files, _ := filepath.Glob(filepath.Join(r.dir, "*.sst"))
+	levels := r.db.Levels()
+	tables := 0
+	for _, level := range levels {
+		tables += level.NumTables
+	}
+	return len(logs) <= 2 && levels[0].NumTables == 0 && len(files) == tables
 }
 
 // close removes the log that no memtable came for.
