@@ -30,6 +30,8 @@ type (
 		Snapshot layer.SnapshotInfo `json:"snapshot"`
 		Kept     *string            `json:"kept"` // the snapshot of what was left behind
 		Reset    bool               `json:"reset"`
+		Running  *bool              `json:"running"`  // the machine ran when the snapshot was taken
+		Incoming *string            `json:"incoming"` // what to give to QEMU's -incoming in a shell
 		Message  string             `json:"message"`
 	}
 	cloneAnswer struct {
@@ -93,7 +95,7 @@ func (s *server) execute(vm *layer.VM, which control, c command) (answer any, er
 		answer, err = s.clone(vm, c)
 	default:
 		var a changeAnswer
-		if a, err = change(vm, which, c); err == nil {
+		if a, err = s.change(vm, which, c); err == nil {
 			attrs = a.note(attrs)
 		}
 		answer = a

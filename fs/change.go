@@ -10,7 +10,7 @@ import (
 )
 
 // change runs one of them. The answer says in words what came of it.
-func change(vm *layer.VM, which control, c command) (changeAnswer, error) {
+func (s *server) change(vm *layer.VM, which control, c command) (changeAnswer, error) {
 	var result layer.RevertResult
 	var err error
 	switch which {
@@ -28,7 +28,29 @@ func change(vm *layer.VM, which control, c command) (changeAnswer, error) {
 	if err != nil {
 		return changeAnswer{}, err
 	}
-	return makeChangeAnswer(which, c, result), nil
+	a := makeChangeAnswer(which, c, result)
+	if which == controlRevert || which == controlPreview {
+		s.tellMachine(vm, c, &a)
+	}
+	return a, nil
+}
+
+// tellMachine says how the machine was when the snapshot was taken, and how to have it so again. With some of the files
+// only, memory and disks would not agree.
+func (s *server) tellMachine(vm *layer.VM, c command, a *changeAnswer) {
+	a.Running = a.Snapshot.Running
+	switch {
+	case a.Running == nil:
+	case *a.Running:
+		a.Message += "; the machine ran when it was taken"
+	default:
+		a.Message += "; the machine did not run when it was taken"
+	}
+	if a.Snapshot.Memory != nil && c.files == nil {
+		line := s.incoming(vm, a.Snapshot.Name)
+		a.Incoming = &line
+		a.Message += "; start it from its memory with: -incoming " + line
+	}
 }
 
 func makeChangeAnswer(which control, c command, result layer.RevertResult) changeAnswer {

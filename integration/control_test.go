@@ -37,6 +37,9 @@ type snapshot struct {
 type answer struct {
 	Snapshot  *snapshot  `json:"snapshot"`
 	Snapshots []snapshot `json:"snapshots"`
+	Running   *bool      `json:"running"`
+	Incoming  *string    `json:"incoming"`
+	PausedMS  int64      `json:"paused_ms"`
 	Error     *struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`

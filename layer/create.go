@@ -95,6 +95,12 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 		n.Excluded = append(n.Excluded, e.Name)
 		n.ExcludedIDs = append(n.ExcludedIDs, e.File.id)
 	}
+	if o.Image != nil {
+		n.Warning = noMemory
+		if o.Running != nil && *o.Running {
+			n.Consistency = ConsistencyCrash // QEMU gives the files back before the swap
+		}
+	}
 	if err := n.fits(files); err != nil {
 		return nil, err
 	}
@@ -171,10 +177,7 @@ func (p *Pending) Seal(judge func() Verdict) (info SnapshotInfo, err error) {
 func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
 	v, n := p.vm, p.snap
 	defer v.op.Unlock()
-	switch {
-	case p.image != nil:
-		n.Warning = noMemory
-	case judge != nil:
+	if judge != nil && n.Warning == "" {
 		n.Warning = noVerdict
 	}
 	err := seal(p.old)

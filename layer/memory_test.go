@@ -42,6 +42,7 @@ func withMemory(t *testing.T, v *VM, name string, memory []byte) *Snapshot {
 	require.EqualValues(t, len(memory), *info.Memory)
 	require.True(t, *info.Running)
 	require.Nil(t, info.Warning)
+	require.Equal(t, ConsistencyCrash, info.Consistency)
 	n, err := v.Snapshot(name)
 	require.NoError(t, err)
 	return n

@@ -173,7 +173,7 @@ func (s *Store) swapAgain(v *VM, prepared preparedRecord, rec logRecord) *Pendin
 	v.op.Lock() // until Seal
 	p.Swap()
 	n.snapshotRecord.Created = int64(rec.value) * int64(time.Millisecond)
-	if v.policy.Quiesce.Mode != DefaultPolicy().Quiesce.Mode {
+	if n.Warning == "" && v.policy.Quiesce.Mode != DefaultPolicy().Quiesce.Mode {
 		n.Warning = noVerdict
 	}
 	return p

@@ -3,6 +3,7 @@ package quiesce
 // Saving a machine's memory: a migration into a file, while the machine runs for as long as that is worth it.
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -50,6 +51,14 @@ func (m migration) underWay() bool {
 		return false
 	}
 	return true
+}
+
+// why says what became of a migration that is not under way any more.
+func (m migration) why() error {
+	if m.ErrorDesc == "" {
+		return fmt.Errorf("it is %s", printable(cmp.Or(m.Status, "none")))
+	}
+	return fmt.Errorf("it is %s: %s", printable(m.Status), printable(m.ErrorDesc))
 }
 
 func (q *QMP) migration(ctx context.Context) (migration, error) {
@@ -164,7 +173,7 @@ func (v *saving) step(ctx context.Context) (done bool, err error) {
 	case now.Status == "device":
 		return false, nil
 	case !now.underWay():
-		return false, failed(fmt.Errorf("it is %q %s", now.Status, printable(now.ErrorDesc)), "monitor %s: migrate", v.qmp.address)
+		return false, failed(now.why(), "monitor %s: migrate", v.qmp.address)
 	}
 	if v.progress != nil {
 		if err := v.progress(Progress{now.RAM.Transferred, now.RAM.Remaining, now.RAM.Passes}); err != nil {

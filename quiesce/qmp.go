@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 // QMP is a QEMU monitor. One goroutine at a time may use it. A context without a deadline is given one of 10 s. Errors
@@ -82,8 +83,32 @@ func (q *QMP) Stop(ctx context.Context) error { return q.Execute(ctx, "stop", ni
 // Cont lets the virtual CPUs go on.
 func (q *QMP) Cont(ctx context.Context) error { return q.Execute(ctx, "cont", nil, nil) }
 
-// Reset does what the machine's reset button does.
-func (q *QMP) Reset(ctx context.Context) error { return q.Execute(ctx, "system_reset", nil, nil) }
+// ResetStopped does what the machine's reset button does, while the machine is stopped, and returns when it is done: a
+// machine that went on before could still write what it had in memory.
+func (q *QMP) ResetStopped(ctx context.Context) error {
+	if err := q.Execute(ctx, "system_reset", nil, nil); err != nil {
+		return err
+	}
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	for {
+		state, err := q.Status(ctx)
+		switch {
+		case err != nil:
+			return err
+		case state.Status == "prelaunch":
+			return nil
+		case state.Status == "shutdown" || state.Running:
+			return failed(fmt.Errorf("the machine is %q after it", printable(state.Status)), "monitor %s: system_reset", q.address)
+		}
+		if err := sleep(ctx, resetPoll); err != nil {
+			return failed(err, "monitor %s: system_reset", q.address)
+		}
+	}
+}
+
+// resetPoll is between two looks at whether a machine has been reset.
+const resetPoll = 5 * time.Millisecond
 
 // passFile gives QEMU a descriptor under a name.
 func (q *QMP) passFile(ctx context.Context, name string, f *os.File) error {

@@ -16,15 +16,19 @@ func (a *app) changeCmd(control, doing string, c *command) *cobra.Command {
 			if len(args) > 1 {
 				c.Name = args[1]
 			}
-			reply, err := a.command(args[0], control, doing, *c, asJSON)
-			if err == nil && !asJSON {
-				a.sayChanged(reply)
-			}
-			return err
+			return a.change(args[0], control, doing, *c, asJSON)
 		},
 	}
 	addJSONFlag(cmd, &asJSON)
 	return cmd
+}
+
+func (a *app) change(vm, control, doing string, c command, asJSON bool) error {
+	reply, err := a.command(vm, control, doing, c, asJSON)
+	if err == nil && !asJSON {
+		a.sayChanged(reply)
+	}
+	return err
 }
 
 func addForceFlag(cmd *cobra.Command, c *command, what string) {
@@ -33,8 +37,14 @@ func addForceFlag(cmd *cobra.Command, c *command, what string) {
 
 // sayChanged tells what an operator has to know after a change.
 func (a *app) sayChanged(reply answer) {
+	if reply.Running != nil && *reply.Running {
+		fmt.Fprintln(a.stdout, "the machine ran when it was taken")
+	}
 	if reply.Kept != nil && *reply.Kept != "" {
 		fmt.Fprintf(a.stdout, "kept as %s\n", *reply.Kept)
+	}
+	if reply.Incoming != nil {
+		fmt.Fprintf(a.stdout, "start it from its memory with: -incoming %s\n", *reply.Incoming)
 	}
 	if reply.Reset {
 		fmt.Fprintln(a.stdout, "reset the guest now: its disks have changed under it")

@@ -108,6 +108,7 @@ type command struct {
 	Files       []string `json:"files,omitempty"`
 	Discard     bool     `json:"discard,omitempty"`
 	Force       bool     `json:"force,omitempty"`
+	Memory      bool     `json:"memory,omitempty"`
 }
 
 // answer is what is read back.
@@ -115,6 +116,9 @@ type answer struct {
 	Snapshot *layer.SnapshotInfo `json:"snapshot"`
 	Kept     *string             `json:"kept"`
 	Reset    bool                `json:"reset"`
+	Running  *bool               `json:"running"`
+	Incoming *string             `json:"incoming"`
+	PausedMS int64               `json:"paused_ms"`
 	Message  string              `json:"message"`
 	Error    *struct {
 		Code    string `json:"code"`

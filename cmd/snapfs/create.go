@@ -21,16 +21,30 @@ func (a *app) createCmd() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			c.Name = args[1]
 			reply, err := a.command(args[0], "create", "taking the snapshot", c, asJSON)
-			if err == nil && !asJSON && reply.Snapshot != nil && reply.Snapshot.Warning != nil {
-				fmt.Fprintf(a.stderr, "snapfs: warning: %s\n", oneLine(*reply.Snapshot.Warning))
+			if err == nil && !asJSON {
+				a.sayCreated(reply)
 			}
 			return err
 		},
 	}
 	cmd.Flags().StringVarP(&c.Description, "message", "m", "", "what the snapshot is for, `TEXT`")
+	cmd.Flags().BoolVar(&c.Memory, "memory", false, "save the machine's memory, too; the policy must name its monitor, quiesce.qmp")
 	addFilesFlag(cmd, &c, "only these of the VM's files")
 	addJSONFlag(cmd, &asJSON)
 	return cmd
+}
+
+// sayCreated tells what is to be known of a snapshot beyond that it is there.
+func (a *app) sayCreated(reply answer) {
+	if reply.Snapshot == nil {
+		return
+	}
+	if reply.Snapshot.Memory != nil {
+		fmt.Fprintf(a.stdout, "with %s of memory; the machine stood still for %d ms\n", showSize(*reply.Snapshot.Memory), reply.PausedMS)
+	}
+	if reply.Snapshot.Warning != nil {
+		fmt.Fprintf(a.stderr, "snapfs: warning: %s\n", oneLine(*reply.Snapshot.Warning))
+	}
 }
 
 // command gives a VM one command; with asJSON the daemon's answer goes to stdout as it came.
@@ -39,7 +53,12 @@ func (a *app) command(vm, control, doing string, c command, asJSON bool) (answer
 	if err != nil {
 		return answer{}, err
 	}
-	done := a.working(doing)
+	var done func()
+	if c.Memory {
+		done = a.watchMemory(p)
+	} else {
+		done = a.working(doing)
+	}
 	reply, err := p.do(control, c)
 	done()
 	if err != nil {

@@ -41,6 +41,9 @@ type Config struct {
 	Dir string
 	// Args are further arguments for QEMU.
 	Args []string
+	// Incoming is what QEMU's -incoming is given: the guest does not boot, but
+	// goes on from a memory that was saved. The rest has to be as it was then.
+	Incoming string
 }
 
 // Guest is a running virtual machine.
@@ -83,7 +86,11 @@ func Start(ctx context.Context, cfg Config) (*Guest, error) {
 	if err := g.launch(); err != nil {
 		return nil, fmt.Errorf("guest %s: %w", cfg.Name, err)
 	}
-	if err := g.booted(ctx); err != nil {
+	up := g.booted
+	if cfg.Incoming != "" {
+		up = g.restored
+	}
+	if err := up(ctx); err != nil {
 		g.Kill()
 		return nil, err
 	}
@@ -108,6 +115,9 @@ func (g *Guest) arguments(kernel, initramfs string) []string {
 			"-drive", fmt.Sprintf("if=none,id=d%d,format=raw,cache=none,aio=%s,discard=unmap,detect-zeroes=off,file=%s",
 				i, asyncIO(), strings.ReplaceAll(disk, ",", ",,")),
 			"-device", fmt.Sprintf("virtio-blk-pci,drive=d%d,serial=disk%d", i, i))
+	}
+	if g.cfg.Incoming != "" {
+		args = append(args, "-incoming", g.cfg.Incoming)
 	}
 	return append(args, g.cfg.Args...)
 }
@@ -216,14 +226,38 @@ func (g *Guest) booted(ctx context.Context) error {
 	return nil
 }
 
+// restored waits until QEMU has read the memory, and lets the guest go on: it
+// may have been saved while it stood still.
+func (g *Guest) restored(ctx context.Context) error {
+	for {
+		answer, err := g.Monitor("query-status", nil)
+		if err == nil && !strings.Contains(string(answer), `"inmigrate"`) {
+			_, err = g.Monitor("cont", nil)
+			return err
+		}
+		select {
+		case <-g.exited:
+			return fmt.Errorf("guest %s: QEMU ended: %v%s", g.cfg.Name, g.exitErr, g.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("guest %s: restore: %w%s", g.cfg.Name, context.Cause(ctx), g.tail())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // Reset is the reset button: what the guest had not written is lost, and it
 // boots anew. It returns once the guest takes scripts again.
 func (g *Guest) Reset(ctx context.Context) error {
+	return g.ResetBy(ctx, func() error { _, err := g.Monitor("system_reset", nil); return err })
+}
+
+// ResetBy is Reset by somebody else.
+func (g *Guest) ResetBy(ctx context.Context, reset func() error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, step := range []func() error{
 		func() error { return g.onReboot("reset") },
-		func() error { _, err := g.Monitor("system_reset", nil); return err },
+		reset,
 		func() error { return g.booted(ctx) },
 		func() error { return g.onReboot("shutdown") },
 	} {

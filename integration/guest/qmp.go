@@ -10,15 +10,20 @@ import (
 
 // Monitor gives QEMU one command of its machine protocol and returns the answer.
 func (g *Guest) Monitor(command string, arguments map[string]any) (json.RawMessage, error) {
-	answer, err := g.monitor(command, arguments)
+	return g.MonitorAt(g.MonitorPath(), command, arguments)
+}
+
+// MonitorAt is Monitor on another socket, which Config.Args made.
+func (g *Guest) MonitorAt(path, command string, arguments map[string]any) (json.RawMessage, error) {
+	answer, err := monitor(path, command, arguments)
 	if err != nil {
 		return nil, fmt.Errorf("guest %s: monitor command %s: %w", g.cfg.Name, command, err)
 	}
 	return answer, nil
 }
 
-func (g *Guest) monitor(command string, arguments map[string]any) (json.RawMessage, error) {
-	conn, err := net.Dial("unix", g.MonitorPath())
+func monitor(path, command string, arguments map[string]any) (json.RawMessage, error) {
+	conn, err := net.Dial("unix", path)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,315 @@
+package integration
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/snapfs/snapfs/integration/daemon"
+	"github.com/snapfs/snapfs/integration/guest"
+	"github.com/stretchr/testify/require"
+)
+
+// TestMemory saves a guest with its memory while it writes and syncs, kills it,
+// reverts, and starts QEMU from the memory: the guest's counter, which is in its
+// memory, goes on from where it was, and the disk agrees with it. That again
+// when the image is packed.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	vm := m.vm("busy")
+	disk := m.disk("busy", "disk.img", 128<<20)
+	w := startWriter(t, disk)
+	w.goesOn()
+	const bootID = "cat /proc/sys/kernel/random/boot_id"
+	boot := inGuest(t, w.Guest, bootID)
+	mustSnapfs(t, "policy", vm, "set", "quiesce.qmp="+w.MonitorPath())
+	before := w.synced()
+	made := mustCommand(t, vm, "create", "ram memory=true")
+	w.goesOn() // it runs on
+	require.Nil(t, made.Snapshot.Warning)
+	require.Equal(t, "crash", made.Snapshot.Consistency)
+	require.True(t, *made.Snapshot.Running)
+	require.Greater(t, *made.Snapshot.Memory, int64(10<<20))
+	require.Positive(t, made.PausedMS)
+	requireLog(t, vm, "guest-held vm=busy snapshot=ram mode=memory ms=")
+	about := string(readFile(t, snapshotPath(vm, "ram", "snapshot.json")))
+	for _, part := range []string{`"status":"running"`, `"cpu-index":0`, disk, `"qemu":`, "268435456"} {
+		require.Contains(t, strings.ReplaceAll(about, ": ", ":"), part)
+	}
+	inGuest(t, w.Guest, "echo later >/mnt/later; echo later >/tmp/later; sync")
+
+	for range 2 {
+		w.Kill()
+		reply := mustCommand(t, vm, "revert", "ram")
+		require.True(t, *reply.Running)
+		w.Guest = restoreGuest(t, disk, *reply.Incoming)
+		require.Equal(t, boot, inGuest(t, w.Guest, bootID), "it has not booted")
+		inGuest(t, w.Guest, "test ! -e /mnt/later && test ! -e /tmp/later")
+		require.GreaterOrEqual(t, w.synced(), before)
+		w.goesOn()
+		mustCommand(t, vm, "create", "restored")
+		least := w.goesOn()
+		require.GreaterOrEqual(t, countSound(t, snapshotPath(vm, "restored", "disk.img")), before)
+		mustCommand(t, vm, "delete", "restored")
+
+		requirePacked(t, m)
+		inGuest(t, w.Guest, "sync")
+		w.Kill()
+		require.GreaterOrEqual(t, countSound(t, disk), least)
+		m.remount()
+	}
+	mustCommand(t, vm, "delete", "ram")
+	require.Eventually(t, func() bool { return len(names(t, filepath.Join(m.store, "memory"))) == 0 }, patience, 10*time.Millisecond)
+}
+
+// restoreGuest starts a guest from what -incoming is to be given in a shell.
+func restoreGuest(t *testing.T, disk, incoming string) *guest.Guest {
+	t.Helper()
+	argument := run(t, "sh", "-c", "printf %s "+incoming)
+	g, err := guest.Start(t.Context(), guest.Config{Name: "busy", Dir: t.TempDir(), Disks: []string{disk}, Incoming: argument})
+	require.NoError(t, err)
+	t.Cleanup(g.Kill)
+	return g
+}
+
+// requirePacked waits until all memory images of a store are packed.
+func requirePacked(t *testing.T, m *mount) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		for _, name := range names(t, filepath.Join(m.store, "memory")) {
+			if filepath.Ext(name) != ".zst" {
+				return false
+			}
+		}
+		return true
+	}, patience, 10*time.Millisecond)
+}
+
+// monitorProxy stands between the daemon and a monitor: it does something before
+// a command passes, once, and may change what the monitor answers.
+type monitorProxy struct {
+	path  string
+	close func()
+
+	mu       sync.Mutex
+	command  string
+	before   func()
+	old, new string // in answers; old empty: nothing
+}
+
+func newMonitorProxy(t *testing.T, monitor string) *monitorProxy {
+	dir, err := os.MkdirTemp("", "proxy") // a socket's path has to be short
+	require.NoError(t, err)
+	p := &monitorProxy{path: filepath.Join(dir, "qmp")}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.path, Net: "unix"})
+	require.NoError(t, err)
+	p.close = sync.OnceFunc(func() { require.NoError(t, l.Close()) })
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			p.serve(conn, monitor) // one at a time, as QEMU does
+		}
+	})
+	t.Cleanup(func() {
+		p.close()
+		serving.Wait()
+		require.NoError(t, os.RemoveAll(dir))
+	})
+	return p
+}
+
+// once has something done before a command passes.
+func (p *monitorProxy) once(command string, before func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.command, p.before = command, before
+}
+
+// changes has some text of answers replaced.
+func (p *monitorProxy) changes(old, new string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.old, p.new = old, new
+}
+
+func (p *monitorProxy) changed(text []byte) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.old == "" {
+		return text
+	}
+	return bytes.ReplaceAll(text, []byte(p.old), []byte(p.new))
+}
+
+func (p *monitorProxy) serve(daemon *net.UnixConn, monitor string) {
+	defer daemon.Close()
+	qemu, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: monitor, Net: "unix"})
+	if err != nil {
+		return
+	}
+	defer qemu.Close()
+	go func() {
+		defer daemon.Close()
+		b := make([]byte, 1<<16)
+		for {
+			n, err := qemu.Read(b)
+			if err != nil {
+				return
+			}
+			if _, err := daemon.Write(p.changed(b[:n])); err != nil {
+				return
+			}
+		}
+	}()
+	b, rights := make([]byte, 1<<16), make([]byte, 1<<10)
+	for {
+		n, r, _, _, err := daemon.ReadMsgUnix(b, rights)
+		if err != nil || n == 0 {
+			return
+		}
+		p.mu.Lock()
+		before := p.before
+		if before != nil && bytes.Contains(b[:n], []byte(`"`+p.command+`"`)) {
+			p.before = nil
+		} else {
+			before = nil
+		}
+		p.mu.Unlock()
+		if before != nil {
+			before()
+		}
+		_, _, err = qemu.WriteMsgUnix(b[:n], rights[:r], nil)
+		if descriptors, parseErr := syscall.ParseSocketControlMessage(rights[:r]); parseErr == nil {
+			for _, d := range descriptors {
+				for _, fd := range must(syscall.ParseUnixRights(&d)) {
+					_ = syscall.Close(fd)
+				}
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// secondMonitor is for the test, while the daemon has the first.
+func secondMonitor(t *testing.T) (path string, args []string) {
+	dir, err := os.MkdirTemp("", "second")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	path = filepath.Join(dir, "qmp")
+	return path, []string{"-qmp", "unix:" + path + ",server=on,wait=off"}
+}
+
+// requireNoMemory: no snapshot, no image, and nobody who is held.
+func requireNoMemory(t *testing.T, m *mount, vm string) {
+	t.Helper()
+	require.Empty(t, list(t, vm))
+	for _, dir := range []string{"memory", "frozen"} {
+		require.Eventually(t, func() bool {
+			entries, err := os.ReadDir(filepath.Join(m.store, dir))
+			return err != nil || len(entries) == 0
+		}, patience, 10*time.Millisecond, dir)
+	}
+}
+
+// TestMemoryGivenUp ends a memory snapshot halfway, in all the ways there are:
+// there is no snapshot, nothing is left, and the guest runs on.
+func TestMemoryGivenUp(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, 1<<30)
+	m := h.newMount("--reserve=128MiB")
+	vm := m.vm("busy")
+	second, args := secondMonitor(t)
+	g, err := guest.Start(t.Context(), guest.Config{Name: "busy", Dir: t.TempDir(), Disks: []string{m.disk("busy", "disk.img", 64<<20)}, Args: args})
+	require.NoError(t, err)
+	t.Cleanup(g.Kill)
+	inGuest(t, g, "mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && head -c 80000000 /dev/urandom >/tmp/noise")
+	goesOn := func() {
+		t.Helper()
+		requireNoMemory(t, m, vm)
+		inGuest(t, g, "echo on >>/mnt/on; sync")
+	}
+
+	failSnapfs(t, "memory needs quiesce.qmp in the policy", "create", vm, "one", "--memory")
+	mustSnapfs(t, "policy", vm, "set", "quiesce.qmp=libvirt:busy")
+	failSnapfs(t, "libvirt:busy hands no descriptors on", "create", vm, "one", "--memory")
+	goesOn()
+
+	p := newMonitorProxy(t, g.MonitorPath())
+	mustSnapfs(t, "policy", vm, "set", "quiesce.qmp="+p.path)
+	p.once("query-migrate", func() { _, _ = g.MonitorAt(second, "migrate_cancel", nil) })
+	failCommand(t, syscall.EIO, vm, "create", "one memory=true")
+	goesOn()
+
+	// The whole memory does not fit above the reserve.
+	full := filepath.Join(h.dir, "full")
+	run(t, "fallocate", "-l", "500MiB", full)
+	failCommand(t, syscall.ENOSPC, vm, "create", "one memory=true")
+	goesOn()
+	// It was taken for less than it is, and outgrows what is there.
+	p.changes(`"base-memory": 268435456`, `"base-memory": 1048576`)
+	failCommand(t, syscall.ENOSPC, vm, "create", "one memory=true")
+	goesOn()
+	log := string(readFile(t, filepath.Join(vm, ".snapshots", "log")))
+	require.Contains(t, log, "no room for the machine's memory, which takes 320 MiB or more")
+	require.Contains(t, log, "no room for the machine's memory, which takes 321 MiB or more")
+	p.changes("", "")
+	require.NoError(t, os.Remove(full))
+	state, err := g.Monitor("query-status", nil)
+	require.NoError(t, err)
+	require.Contains(t, string(state), `"running": true`)
+	mustCommand(t, vm, "create", "two memory=true")
+	mustCommand(t, vm, "delete", "two")
+
+	p.once("query-migrate", func() { g.Kill(); p.close() })
+	failCommand(t, syscall.EIO, vm, "create", "one memory=true")
+	requireNoMemory(t, m, vm)
+}
+
+// TestDaemonKilledWhileSavingMemory: the next daemon ends that, and the guest
+// runs on.
+func TestDaemonKilledWhileSavingMemory(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	vm := m.vm("busy")
+	second, args := secondMonitor(t)
+	g, err := guest.Start(t.Context(), guest.Config{Name: "busy", Dir: t.TempDir(), Disks: []string{m.disk("busy", "disk.img", 64<<20)}, Args: args})
+	require.NoError(t, err)
+	t.Cleanup(g.Kill)
+	p := newMonitorProxy(t, g.MonitorPath())
+	mustSnapfs(t, "policy", vm, "set", "quiesce.qmp="+p.path)
+	killed := make(chan struct{})
+	p.once("migrate-continue", func() { m.kill(); close(killed) })
+	create := exec.Command(daemon.Binary, "create", vm, "one", "--memory")
+	require.Error(t, create.Run(), "the daemon died meanwhile")
+	<-killed
+	require.NotEmpty(t, names(t, filepath.Join(m.store, "frozen")))
+	m.start()
+	requireNoMemory(t, m, vm)
+	require.Eventually(t, func() bool {
+		state, err := g.MonitorAt(second, "query-status", nil)
+		require.NoError(t, err)
+		return strings.Contains(string(state), `"running": true`)
+	}, patience, 10*time.Millisecond)
+	g.Kill()
+}
