@@ -123,7 +123,10 @@ func (s *Store) openParts() (err error) {
 		return err
 	}
 	s.index, err = blockmap.Open(filepath.Join(s.dir, indexName), blockmap.Options{
-		Failed: func(err error) { s.opts.Event("", "index-failed", "error", err.Error()) },
+		Failed: func(err error) {
+			s.opts.Event("", "index-failed", "error", err.Error())
+			s.opts.Failed(err)
+		},
 		Room:   s.space.room,
 		Commit: commitFault,
 	})

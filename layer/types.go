@@ -32,6 +32,11 @@ type Options struct {
 	// Event is told what happens, with alternating keys and values; vm is empty for what concerns the store.
 	// It may be nil, is called from any goroutine, and must not call back.
 	Event func(vm, event string, attrs ...any)
+
+	// Failed is called when a commit to the index has failed, before anybody who waits for it hears of that. Whether its
+	// content is durable nobody knows then, and nothing more can be committed: who serves guests should end there, and
+	// have another process look at what is there. It may be nil, and must not call back.
+	Failed func(error)
 }
 
 // EnsureDefaults fills in what was left out.
@@ -44,6 +49,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Event == nil {
 		o.Event = func(string, string, ...any) {}
+	}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,10 +38,16 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 	}
 	kept := newDaemonLog(nil)
 	events := fs.NewEventLog(io.MultiWriter(log, kept))
+	var serving atomic.Bool
 	store, err := layer.Open(spec.store, layer.Options{
 		Reserve:   layer.Reserve(spec.reserve),
 		MapMemory: int64(spec.mapMemory),
 		Event:     events.Add,
+		Failed: func(err error) {
+			if serving.Load() {
+				endNow(log, err)
+			}
+		},
 	})
 	if err != nil {
 		return err
@@ -72,6 +79,7 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 		return err
 	}
 	log.printf("serving %s at %s, version %s, pid %d", spec.store, spec.mountpoint, version(), os.Getpid())
+	serving.Store(true)
 	ready()
 	end := make(chan struct{})
 	go endOnSignal(ctx, session, spec.mountpoint, log, signals, end)
@@ -84,6 +92,13 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 	}
 	log.printf("closed %s", spec.store)
 	return nil
+}
+
+// endNow ends the process after a commit that failed. It may be durable or not, so that no answer would be true: nobody
+// gets one, and the next process says what is there.
+func endNow(log *daemonLog, err error) {
+	log.printf("ending at once, as by a kill: what is in the index is no longer certain: %v", err)
+	os.Exit(exitFailed)
 }
 
 // raiseLimits allows many open data files and locked request buffers, as far as the caller may.
