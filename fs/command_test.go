@@ -117,6 +117,7 @@ func TestParseCommandRefusals(t *testing.T) {
 		{controlCreate, `{"name": 1}`, "name is a string"},
 		{controlCreate, `{"name": "a", "files": "b"}`, "files is an array"},
 		{controlCreate, `{"name": "a", "files": []}`, "no file"},
+		{controlCreate, `{"name": "a", "files": null}`, "files is an array"},
 		{controlCreate, `{1: 2}`, "bad JSON"},
 		{controlRename, "a", "old and the new"},
 		{controlRename, "a b c", "no key=value"},

@@ -82,8 +82,9 @@ func (p *parser) setJSON(key string, value json.RawMessage) error {
 	return nil
 }
 
+// decode refuses null too: as files, it must not come to mean all.
 func decode(key string, value json.RawMessage, into any, want string) error {
-	if err := json.Unmarshal(value, into); err != nil {
+	if err := json.Unmarshal(value, into); err != nil || string(value) == "null" {
 		return invalid("%s is %s, not %s", key, want, value)
 	}
 	return nil

@@ -69,6 +69,17 @@ func TestQuiesce(t *testing.T) {
 	}
 	log := string(readFile(t, filepath.Join(vm, ".snapshots", "log")))
 	require.Contains(t, log, "guest-held vm=busy snapshot=agent mode=agent ms=")
+
+	status := func() string { return string(readFile(t, filepath.Join(vm, ".snapshots", "status"))) }
+	require.Contains(t, status(), `"compliant":true`)
+	inGuest(t, w.Guest, "killall -9 qemu-ga")
+	mustSnapfs(t, "policy", vm, "set", "quiesce.timeout=1s") // who is asked at once
+	requireLog(t, vm, "not-compliant vm=busy")
+	require.Regexp(t, `"compliant":false,"reasons":\["guest agent .*no answer in time"\]`, status())
+	startAgent(t, w.Guest)
+	mustSnapfs(t, "policy", vm, "set", "quiesce.timeout=10s")
+	requireLog(t, vm, " compliant vm=busy")
+	require.Contains(t, status(), `"compliant":true`)
 	require.NoError(t, w.Quit(t.Context()))
 }
 
