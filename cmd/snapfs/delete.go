@@ -111,8 +111,11 @@ func (a *app) showPicked(picked []layer.SnapshotInfo, asJSON bool) error {
 		return writeJSON(a.stdout, map[string]any{"snapshots": picked})
 	}
 	for _, info := range picked {
-		s := listed{SnapshotInfo: info}
-		fmt.Fprintf(a.stdout, "would delete %s (%s, %s)\n", s.Name, s.Created.Local().Format(timeLayout), showSize(s.size()))
+		what := info.Created.Local().Format(timeLayout)
+		if info.Unique != nil {
+			what += ", " + showSize(*info.Unique) + " unique"
+		}
+		fmt.Fprintf(a.stdout, "would delete %s (%s)\n", info.Name, what)
 	}
 	return nil
 }
