@@ -145,7 +145,7 @@ func (v *VM) mayCreate(o CreateOptions) error {
 	if _, err := v.Snapshot(o.Name); err == nil {
 		return Errorf(syscall.EEXIST, "VM %q has a snapshot %q already", v.Name(), o.Name)
 	}
-	if err := v.checkLimits(); err != nil {
+	if err := v.checkLimits(o.Auto); err != nil {
 		return err
 	}
 	if len(o.Machine) > MaxMachine {

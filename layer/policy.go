@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -219,8 +220,9 @@ func (v *VM) SetPolicy(p Policy) error {
 	return nil
 }
 
-// checkLimits is EDQUOT where the policy allows no further snapshot. What reverts and commits kept counts for none.
-func (v *VM) checkLimits() error {
+// checkLimits is EDQUOT where the policy allows no further snapshot. What reverts and commits kept counts for none, nor
+// what will be thinned out as soon as the schedule has made this one.
+func (v *VM) checkLimits(auto bool) error {
 	p := v.Policy()
 	limit, _ := ParseSize(p.Limit.Bytes)
 	if p.Limit.Snapshots == 0 && limit == 0 {
@@ -228,7 +230,14 @@ func (v *VM) checkLimits() error {
 	}
 	var count int
 	var bytes int64
+	var going []*Snapshot
+	if auto {
+		going = v.displaced()
+	}
 	for _, n := range v.Snapshots() {
+		if slices.Contains(going, n) {
+			continue
+		}
 		info := n.Info()
 		bytes += info.Held
 		if !n.Undo {
@@ -251,8 +260,8 @@ func (v *VM) OverAge() (reasons []string) {
 		return nil
 	}
 	for _, n := range v.Snapshots() {
-		if age := time.Since(n.Created()); age > limit && !n.Undo {
-			reasons = append(reasons, "snapshot "+n.Name()+" is older than "+limit.String())
+		if info := n.Info(); time.Since(info.Created) > limit && !info.Undo {
+			reasons = append(reasons, "snapshot "+info.Name+" is older than "+limit.String())
 		}
 	}
 	return reasons

@@ -92,7 +92,7 @@ func (n *Snapshot) Info() SnapshotInfo {
 		info.Memory = &n.image.bytes
 	}
 	info.Name, info.Running = n.snapshotRecord.Name, n.Running
-	info.Head = n.vm.head == n.id
+	info.Head, info.Undo = n.vm.head == n.id, n.Undo
 	info.Consistency = n.Consistency
 	if warning := n.Warning; warning != "" {
 		info.Warning = &warning

@@ -13,14 +13,7 @@ import (
 func (v *VM) ThinAuto() ([]string, error) {
 	v.op.Lock()
 	defer v.op.Unlock()
-	var auto []*Snapshot
-	var times []time.Time
-	for _, n := range slices.Backward(v.Snapshots()) {
-		if n.Auto {
-			auto = append(auto, n)
-			times = append(times, n.Created().Local())
-		}
-	}
+	auto, times := v.autoSnapshots()
 	var gone []string
 	for i, kept := range v.Policy().Keep.of(times) {
 		n := auto[i]
@@ -34,6 +27,29 @@ func (v *VM) ThinAuto() ([]string, error) {
 		gone = append(gone, n.snapshotRecord.Name)
 	}
 	return gone, nil
+}
+
+// autoSnapshots are those that the schedule made, newest first, and when. The caller holds VM.op.
+func (v *VM) autoSnapshots() (auto []*Snapshot, times []time.Time) {
+	for _, n := range slices.Backward(v.Snapshots()) {
+		if n.Auto {
+			auto = append(auto, n)
+			times = append(times, n.Created().Local())
+		}
+	}
+	return auto, times
+}
+
+// displaced are the snapshots that the policy does not keep once the schedule has made another one now.
+func (v *VM) displaced() []*Snapshot {
+	auto, times := v.autoSnapshots()
+	var going []*Snapshot
+	for i, kept := range v.Policy().Keep.of(append([]time.Time{time.Now()}, times...)) {
+		if i > 0 && !kept {
+			going = append(going, auto[i-1])
+		}
+	}
+	return going
 }
 
 // of says which of some times, newest first, are kept. Without any rule all are.

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +37,28 @@ func TestKeep(t *testing.T) {
 		}
 		require.Equal(t, c.want, got, "%+v", c.keep)
 	}
+}
+
+// A schedule goes on at a limit that keep holds it to.
+func TestLimitOfThinned(t *testing.T) {
+	s := newStore(t, Options{})
+	v, _, _ := previewDisk(t, s)
+	p := DefaultPolicy()
+	p.Keep.Hourly, p.Limit.Snapshots = 1, 1
+	require.NoError(t, v.SetPolicy(p))
+	for _, name := range []string{"a", "b", "c"} {
+		_, err := v.CreateSnapshot(CreateOptions{Name: name, Auto: true})
+		require.NoError(t, err)
+		_, err = v.ThinAuto()
+		require.NoError(t, err)
+		require.Len(t, v.Snapshots(), 1)
+	}
+	_, err := v.CreateSnapshot(CreateOptions{Name: "mine"})
+	require.ErrorIs(t, err, syscall.EDQUOT)
+	p.Keep.Hourly = 0
+	require.NoError(t, v.SetPolicy(p))
+	_, err = v.CreateSnapshot(CreateOptions{Name: "d", Auto: true})
+	require.ErrorIs(t, err, syscall.EDQUOT, "all are kept")
 }
 
 func TestThinAuto(t *testing.T) {

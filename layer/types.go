@@ -128,6 +128,7 @@ type SnapshotInfo struct {
 	Shared *int64 `json:"shared,omitempty"`
 
 	Head bool  `json:"-"` // the current state grew from it
+	Undo bool  `json:"-"` // a revert or commit kept it
 	Held int64 `json:"-"` // bytes in its own layers
 }
 

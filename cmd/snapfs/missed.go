@@ -34,10 +34,10 @@ func missedMode(mode, why string) string {
 func missedBefore(v *layer.VM) string {
 	mode := v.Policy().Quiesce.Mode
 	for _, n := range slices.Backward(v.Snapshots()) {
-		if n.Undo {
+		info := n.Info()
+		if info.Undo {
 			continue
 		}
-		info := n.Info()
 		if mode == string(quiesce.ModeAgentOrCrash) && info.Consistency == layer.ConsistencyCrash && info.Memory == nil && info.Warning != nil {
 			return missedMode(mode, *info.Warning)
 		}
