@@ -34,7 +34,7 @@ func (m Memory) Attr() Attr {
 	}
 }
 
-// Open enters a handle: the snapshot can't be deleted while one is there. ESTALE once it is going.
+// Open enters a handle in the open table: the snapshot can't be deleted while one is there. ESTALE once it is going.
 func (m Memory) Open(h Handle) error {
 	v := m.snap.vm
 	v.mu.Lock() // against a delete
@@ -42,11 +42,14 @@ func (m Memory) Open(h Handle) error {
 	if m.snap.leaving || v.snapshots[m.snap.snapshotRecord.Name] != m.snap {
 		return Errorf(syscall.ESTALE, "snapshot %q is gone", m.snap.snapshotRecord.Name)
 	}
+	if err := v.store.session.opened(h, uint64(m.snap.id), openMemory); err != nil {
+		return err
+	}
 	m.image.handles[h] = struct{}{}
 	return nil
 }
 
-// Close takes a handle out.
+// Close takes a handle out of the open table.
 func (m Memory) Close(h Handle) {
 	v := m.snap.vm
 	v.mu.Lock()
@@ -56,6 +59,7 @@ func (m Memory) Close(h Handle) {
 	if last {
 		m.image.closeSource()
 	}
+	v.store.session.closed(h)
 	v.handleGone()
 }
 

@@ -128,6 +128,12 @@ func TestMemory(t *testing.T) {
 	require.NoError(t, err)
 	require.Less(t, packed.Size(), int64(len(memory)/2))
 
+	s = takeOver(t, s)
+	v = vmNamed(t, s, "web")
+	n, err = v.Snapshot("one")
+	require.NoError(t, err)
+	m = memoryOf(t, n)
+	requireMemory(t, memory, m)
 	_, err = v.DeleteSnapshots([]string{"one"})
 	require.Equal(t, syscall.EBUSY, Errno(err), "it is open")
 	m.Close(1)

@@ -69,13 +69,14 @@ type sessionHead struct {
 // openSlot is an entry of the open table. The handle is written last.
 type openSlot struct {
 	handle atomic.Uint64 // 0: free
-	id     uint64        // of a file, or of a snapshot's file
+	id     uint64        // of a file, of a snapshot's file, or of a snapshot whose memory it is
 	flags  uint64
 }
 
 const (
 	openWrites = 1 << iota
 	openView
+	openMemory
 )
 
 // NewSession makes an empty one.
