@@ -49,7 +49,7 @@ func (s *server) tellMachine(vm *layer.VM, c command, a *changeAnswer) {
 	if a.Snapshot.Memory != nil && c.files == nil {
 		line := s.incoming(vm, a.Snapshot.Name)
 		a.Incoming = &line
-		a.Message += "; start it from its memory with: -incoming " + line
+		a.Message += "; start it from its memory with -incoming " + line + ", and cont if it stands still then"
 	}
 }
 

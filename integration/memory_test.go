@@ -240,7 +240,9 @@ func TestMemoryGivenUp(t *testing.T) {
 	m := h.newMount("--reserve=128MiB")
 	vm := m.vm("busy")
 	second, args := secondMonitor(t)
-	g, err := guest.Start(t.Context(), guest.Config{Name: "busy", Dir: t.TempDir(), Disks: []string{m.disk("busy", "disk.img", 64<<20)}, Args: args})
+	link := filepath.Join(t.TempDir(), "link.img") // leads to the VM's disk
+	require.NoError(t, os.Symlink(m.disk("busy", "disk.img", 64<<20), link))
+	g, err := guest.Start(t.Context(), guest.Config{Name: "busy", Dir: t.TempDir(), Disks: []string{link}, Args: args})
 	require.NoError(t, err)
 	t.Cleanup(g.Kill)
 	inGuest(t, g, "mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && head -c 80000000 /dev/urandom >/tmp/noise")

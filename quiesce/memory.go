@@ -14,8 +14,10 @@ const (
 	// memoryName is what QEMU calls the descriptor of the image.
 	memoryName = "snapfs-memory"
 
-	// memoryPoll is between two looks at how far a migration is.
-	memoryPoll = 20 * time.Millisecond
+	// memoryPoll is between two looks at how far a migration is: the machine may stand still meanwhile. It is stillPoll
+	// when that is known.
+	memoryPoll = 5 * time.Millisecond
+	stillPoll  = time.Millisecond
 
 	// memoryBandwidth lifts QEMU's limit of 128 MiB/s, which is meant for networks; bytes a second.
 	memoryBandwidth = 1 << 40
@@ -131,7 +133,11 @@ func (v *saving) run(ctx context.Context, f *os.File) error {
 		if err != nil || done {
 			return err
 		}
-		if err := sleep(ctx, memoryPoll); err != nil {
+		pause := memoryPoll
+		if !v.stoppedAt.IsZero() {
+			pause = stillPoll
+		}
+		if err := sleep(ctx, pause); err != nil {
 			return failed(err, "monitor %s: migrate", v.qmp.address)
 		}
 	}

@@ -44,7 +44,7 @@ func (a *app) sayChanged(reply answer) {
 		fmt.Fprintf(a.stdout, "kept as %s\n", *reply.Kept)
 	}
 	if reply.Incoming != nil {
-		fmt.Fprintf(a.stdout, "start it from its memory with: -incoming %s\n", *reply.Incoming)
+		fmt.Fprintf(a.stdout, "start it from its memory with, and cont if it stands still then:\n-incoming %s\n", *reply.Incoming)
 	}
 	if reply.Reset {
 		fmt.Fprintln(a.stdout, "reset the guest now: its disks have changed under it")

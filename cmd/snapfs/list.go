@@ -31,6 +31,12 @@ var listColumns = []column[listed]{
 	{name: "files", cell: func(s listed) string { return strings.Join(s.fileNames(), ",") }},
 	{name: "excluded", cell: func(s listed) string { return strings.Join(s.Excluded, ",") }},
 	{name: "warning", cell: func(s listed) string { return orEmpty(s.Warning) }},
+	{name: "memory", right: true, cell: func(s listed) string {
+		if s.Memory == nil {
+			return ""
+		}
+		return showSize(*s.Memory)
+	}},
 	{name: "description", cell: func(s listed) string { return s.Description }},
 }
 

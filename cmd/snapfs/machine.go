@@ -43,7 +43,7 @@ func (a *attempt) look() error {
 		a.request.Running = &state.Running
 	}
 	a.keep(machine)
-	if a.running && a.request.Files == nil { // else somebody chose what is in it
+	if a.request.Files == nil { // else somebody chose what is in it
 		return a.checkDisks(machine)
 	}
 	return nil

@@ -78,14 +78,23 @@ func TestDisksOutside(t *testing.T) {
 	p := k.vm.Policy()
 	p.Exclude = []string{"lun1"}
 	require.NoError(t, k.vm.SetPolicy(p))
-	require.Nil(t, k.made("two").Warning)
+	two := k.made("two")
+	require.Nil(t, two.Warning)
+	require.True(t, *two.Running)
+	require.Nil(t, two.Memory)
+	n, err := k.vm.Snapshot("two")
+	require.NoError(t, err)
+	about, err := n.Machine()
+	require.NoError(t, err)
+	require.Contains(t, string(about), `"block":[{"device":"d0",`)
 
 	p.Exclude = []string{}
 	require.NoError(t, k.vm.SetPolicy(p))
 	_, err = k.taker.take(k.vm, fs.CreateRequest{CreateOptions: layer.CreateOptions{Name: "three", Files: []string{"root.img"}}})
 	require.NoError(t, err, "somebody chose what is in it")
 	k.stopGuest()
-	k.made("four")
+	_, err = k.create("four")
+	require.Equal(t, syscall.EINVAL, layer.Errno(err), "the machine has that disk and no other")
 }
 
 // A monitor that is not there keeps no snapshot from being taken, where it has no other part in it.
@@ -97,6 +106,15 @@ func TestNoMonitor(t *testing.T) {
 	k.policy(`{"mode": "pause", "qmp": "/nonexistent"}`)
 	_, err := k.create("two")
 	require.Equal(t, syscall.EIO, layer.Errno(err))
+	k.policy(`{"qmp": "/nonexistent"}`)
+	_, err = k.taker.take(k.vm, fs.CreateRequest{CreateOptions: layer.CreateOptions{Name: "three"}, Memory: true})
+	require.Equal(t, syscall.EIO, layer.Errno(err), "a memory is not to be had without")
+	k.stopGuest()
+	off := k.made("off")
+	require.Nil(t, off.Warning)
+	require.False(t, *off.Running, "nobody is there, and nobody has a file open")
+	k.policy(`{}`)
+	require.Nil(t, k.made("unknown").Running)
 }
 
 func TestPaused(t *testing.T) {
