@@ -64,4 +64,5 @@ func (t *taker) forget(id layer.VMID) {
 	defer t.mu.Unlock()
 	t.missed[id] = ""
 	delete(t.silent, id)
+	delete(t.asked, id)
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 const (
 	probeTime    = 2 * time.Second // what a guest has to answer in
 	probesAtOnce = 10
+
+	// libvirtEvery is how often guests that libvirt holds are asked: it takes a process each.
+	libvirtEvery = 5 * time.Minute
 )
 
 // probeAll asks the guests of all VMs.
@@ -35,6 +39,9 @@ func (t *taker) probeAll(vms []*layer.VM) {
 func (t *taker) probe(v *layer.VM) {
 	why := ""
 	if p := v.Policy().Quiesce; p.Mode != string(quiesce.ModeNone) && v.InUse() && !t.held.isReleasing(v.ID()) {
+		if !t.mayAsk(v.ID(), p) {
+			return
+		}
 		err := t.reach(v.ID(), p)
 		switch {
 		case errors.Is(err, context.Canceled):
@@ -46,6 +53,21 @@ func (t *taker) probe(v *layer.VM) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.silent[v.ID()] = why
+}
+
+// mayAsk says whether it is time to ask a guest again.
+func (t *taker) mayAsk(id layer.VMID, p layer.QuiescePolicy) bool {
+	address := p.Agent
+	if p.Mode == string(quiesce.ModePause) {
+		address = p.QMP
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if strings.HasPrefix(address, "libvirt:") && time.Since(t.asked[id]) < libvirtEvery {
+		return false
+	}
+	t.asked[id] = time.Now()
+	return true
 }
 
 // reach is context.Canceled if a snapshot of the VM is being taken: that finds out more, and an agent talks to one at a

@@ -42,6 +42,17 @@ func TestProbe(t *testing.T) {
 	require.Empty(t, k.agent.asked(), "nothing is frozen for this")
 }
 
+// Guests of libvirt's are asked by a program, and not every minute.
+func TestProbeOfLibvirt(t *testing.T) {
+	k := newKept(t)
+	t.Setenv("LIBVIRT_DEFAULT_URI", "test:///default")
+	k.policy(`{"mode": "agent", "agent": "libvirt:web"}`)
+	k.says("failed to get domain 'web'")
+	k.policy(`{"mode": "agent", "agent": "libvirt:db"}`)
+	k.says("failed to get domain 'db'")
+	require.False(t, k.taker.mayAsk(k.vm.ID(), k.vm.Policy().Quiesce))
+}
+
 // A snapshot does not wait for a guest that is just being asked.
 func TestSnapshotEndsProbe(t *testing.T) {
 	k := newKept(t)

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/snapfs/snapfs/fs"
 	"github.com/snapfs/snapfs/layer"
@@ -36,6 +37,7 @@ type taker struct {
 	missed map[layer.VMID]string       // why the last snapshot of a VM was not what its policy wants; empty: it was
 	under  map[layer.VMID]*fs.Progress // how far a snapshot is that takes its time
 	silent map[layer.VMID]string       // why a guest did not answer when it was last asked; empty: it did
+	asked  map[layer.VMID]time.Time
 	probes map[layer.VMID]context.CancelFunc
 }
 
@@ -43,7 +45,7 @@ func newTaker(ctx context.Context, held *heldGuests, event func(vm, event string
 	return &taker{
 		ctx: ctx, held: held, event: event, mountpoint: mountpoint,
 		turns: make(map[layer.VMID]*sync.Mutex), missed: make(map[layer.VMID]string), under: make(map[layer.VMID]*fs.Progress),
-		silent: make(map[layer.VMID]string), probes: make(map[layer.VMID]context.CancelFunc),
+		silent: make(map[layer.VMID]string), asked: make(map[layer.VMID]time.Time), probes: make(map[layer.VMID]context.CancelFunc),
 	}
 }
 
