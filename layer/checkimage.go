@@ -48,7 +48,7 @@ func (m *images) checkFile(id imageID, r imageRecord) error {
 
 // listImages finds what lies in memory/ that does not belong there.
 func (k *check) listImages(m *images) error {
-	entries, err := os.ReadDir(m.dir)
+	entries, err := readDir(m.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -67,6 +67,14 @@ func openFile(path string, flags int) (*os.File, error) {
 	return os.OpenFile(path, flags, 0o600)
 }
 
+// syncFile makes a file durable.
+func syncFile(f *os.File) error {
+	if err := faulty("sync"); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
 func mkdir(path string, make func(string, os.FileMode) error) error {
 	if err := faulty("mkdir"); err != nil {
 		return err

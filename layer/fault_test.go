@@ -143,6 +143,24 @@ func snapshotStep(name string) faultStep {
 	})
 }
 
+func memoryStep(name string) faultStep {
+	return torn(onVM("snapshot with memory "+name, "web", func(v *VM) error {
+		if _, err := v.Snapshot(name); err == nil { // a crash left it, without
+			if _, err := v.DeleteSnapshots([]string{name}); err != nil {
+				return err
+			}
+		}
+		i, err := v.store.NewImage(frameSize)
+		if err != nil {
+			return err
+		}
+		if _, err = i.File().Write(ram(frameSize + 5)); err == nil {
+			_, err = v.CreateSnapshot(CreateOptions{Name: name, Image: i})
+		}
+		return errors.Join(err, i.Discard())
+	}))
+}
+
 func deleteStep(names ...string) faultStep {
 	return onVM("delete", "web", func(v *VM) error { _, err := v.DeleteSnapshots(names); return err })
 }
@@ -176,6 +194,7 @@ func faultSteps() []faultStep {
 		torn(resizeStep("shrink", 6)), // a crash may leave the end of the last block zeroed
 
 		resizeStep("grow again", 20),
+		memoryStep("m"),
 		onVM("rename file", "web", func(v *VM) error { return v.Rename("data", "disk", 0) }),
 		{name: "remount", do: remount},
 		onFile("read", "root", func(f *File) error { _, err := f.Read(make([]byte, 20*blockSize), 0, true); return err }),
@@ -196,7 +215,7 @@ func faultSteps() []faultStep {
 			})
 		}, torn: true},
 		onVM("unlink", "copy", func(v *VM) error { return v.Unlink("root") }),
-		deleteStep("first"),
+		deleteStep("first", "m"),
 		{name: "rename VM", do: func(w *faultWorld) error { return w.store.RenameVM("copy", "other", true) }},
 		{name: "remount again", do: remount},
 	}
@@ -224,6 +243,12 @@ func seenOf(t tester, s *Store) (seen []string) {
 				parent = *info.Parent
 			}
 			add("  snapshot %s of %s, %s, now %v", info.Name, parent, info.State, info.Head)
+			if m, err := n.Memory(); err == nil {
+				p := make([]byte, *info.Memory+1)
+				size, err := m.Read(p, 0)
+				require.NoError(t, err)
+				add("    memory: %d bytes %x", size, sha256.Sum256(p))
+			}
 			for _, file := range info.Files {
 				p := viewed(t, v, info.Name, file.Name)
 				add("    %s: %d bytes %x, allocated %d", file.Name, len(p), sha256.Sum256(p), file.Allocated)

@@ -113,7 +113,7 @@ func writeSynced(path string, data []byte) error {
 	if err = faulty("write"); err == nil {
 		_, err = f.Write(data)
 	}
-	return errors.Join(err, faulty("sync"), f.Sync(), f.Close())
+	return errors.Join(err, syncFile(f), f.Close())
 }
 
 func syncDirectory(dir string) error {
@@ -121,7 +121,7 @@ func syncDirectory(dir string) error {
 	if err != nil {
 		return Errorf(syscall.EIO, "sync %s: %w", dir, err)
 	}
-	if err := errors.Join(faulty("sync"), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(syncFile(f), f.Close()); err != nil {
 		return Errorf(syscall.EIO, "sync %s: %w", dir, err)
 	}
 	return nil

@@ -205,7 +205,7 @@ func settle(t tester, s *Store) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for !idle(r) {
+		for !idle(r) || s.images.first() != nil {
 			time.Sleep(time.Millisecond)
 		}
 	}()
@@ -340,8 +340,16 @@ func takeOver(t tester, s *Store) *Store {
 func copyStore(t tester, from, to string) {
 	t.Helper()
 	copyTree(t, filepath.Join(from, layersName), filepath.Join(to, layersName))
+	if memory := filepath.Join(from, imagesName); exists(memory) {
+		copyTree(t, memory, filepath.Join(to, imagesName))
+	}
 	copySparse(t, filepath.Join(from, formatName), filepath.Join(to, formatName))
 	copyIndex(t, filepath.Join(from, indexName), filepath.Join(to, indexName))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // abandonWork ends what runs in the background, wherever it is.

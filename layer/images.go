@@ -38,7 +38,7 @@ type images struct {
 	wake  chan struct{}
 
 	mu    sync.Mutex // guards what follows
-	queue []*image
+	queue []*image   // the first is being worked on
 }
 
 // image is one that a snapshot has, or had.
@@ -69,7 +69,7 @@ func (m *images) path(id imageID, packed bool) string {
 
 // makeDir makes memory/, which stores without an image do not have.
 func (m *images) makeDir() error {
-	err := os.Mkdir(m.dir, 0o700)
+	err := mkdir(m.dir, os.Mkdir)
 	switch {
 	case errors.Is(err, os.ErrExist):
 		return nil
@@ -95,26 +95,32 @@ func (m *images) add(i ...*image) {
 	}
 }
 
-func (m *images) next() *image {
+// first is the one to work on, nil if there is none.
+func (m *images) first() *image {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.queue) == 0 {
 		return nil
 	}
-	i := m.queue[0]
+	return m.queue[0]
+}
+
+func (m *images) dropFirst() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.queue = m.queue[1:]
-	return i
 }
 
 // run works until the store closes.
 func (m *images) run() {
 	var again []*image
 	for {
-		for i := m.next(); i != nil && !m.stopped(); i = m.next() {
+		for i := m.first(); i != nil && !m.stopped(); i = m.first() {
 			if err := i.settle(); err != nil && !m.stopped() {
 				again = append(again, i)
 				m.store.opts.Event("", "memory-image-failed", "image", fileName(LayerID(i.id)), "error", err.Error())
 			}
+			m.dropFirst()
 		}
 		var retry <-chan time.Time
 		if len(again) > 0 {
@@ -164,7 +170,10 @@ func (m *images) erase(id imageID) error {
 }
 
 func removeIfThere(path string) error {
-	err := os.Remove(path)
+	err := faulty("unlink")
+	if err == nil {
+		err = os.Remove(path)
+	}
 	if err == nil || errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -103,7 +103,7 @@ func (i *image) openSource() (err error) {
 		i.source, err = openPacked(path, i.bytes)
 	default:
 		var f *os.File
-		if f, err = os.Open(path); err == nil {
+		if f, err = openFile(path, os.O_RDONLY); err == nil {
 			i.source = f
 		}
 	}

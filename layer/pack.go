@@ -38,11 +38,6 @@ func (i *image) pack() error {
 	if err == nil {
 		err = syncDirectory(m.dir)
 	}
-	if err == nil {
-		err = m.store.update(func(tx *blockmap.Tx) error {
-			return edit(tx, catalogKey(tableImage, i.id), func(r *imageRecord) { r.Packed = true })
-		})
-	}
 	if err != nil {
 		err = errors.Join(err, removeIfThere(m.path(i.id, true)))
 		if errors.Is(err, errGivenUp) {
@@ -50,21 +45,27 @@ func (i *image) pack() error {
 		}
 		return err
 	}
+	err = m.store.update(func(tx *blockmap.Tx) error {
+		return edit(tx, catalogKey(tableImage, i.id), func(r *imageRecord) { r.Packed = true })
+	})
+	if err != nil {
+		return err // nobody knows which of the two files counts: both stay
+	}
 	i.closeSource(func() { i.packed = true })
 	return removeIfThere(m.path(i.id, false))
 }
 
 func (i *image) writePacked(path string) error {
-	from, err := os.Open(i.images.path(i.id, false))
+	from, err := openFile(i.images.path(i.id, false), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	to, err := openFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
-	return errors.Join(i.packInto(to, io.LimitReader(from, i.bytes)), to.Sync(), to.Close())
+	return errors.Join(i.packInto(to, io.LimitReader(from, i.bytes)), syncFile(to), to.Close())
 }
 
 func (i *image) packInto(to io.Writer, from io.Reader) error {
@@ -90,6 +91,9 @@ func (i *image) packInto(to io.Writer, from io.Reader) error {
 		if _, err := io.ReadFull(from, part); err != nil {
 			return Errorf(syscall.EIO, "memory image %s ends too early: %w", fileName(LayerID(i.id)), err)
 		}
+		if err := faulty("write"); err != nil {
+			return err
+		}
 		if _, err := w.Write(part); err != nil {
 			return err
 		}
@@ -112,7 +116,7 @@ type packedSource struct {
 }
 
 func openPacked(path string, size int64) (imageSource, error) {
-	file, err := os.Open(path)
+	file, err := openFile(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
