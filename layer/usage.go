@@ -106,7 +106,13 @@ func (n *Snapshot) uniqueInRegion(tx *blockmap.Tx, l *layer, region uint64) (int
 	if err != nil || rec.Data.Empty() {
 		return 0, err
 	}
-	needed, err := readers{tree: t, tx: tx, without: n}.neededLocked(l, region, rec.Data)
-	rec.Data.AndNot(&needed)
-	return rec.Data.Count(), err
+	seen := rec.Data
+	if !l.liveLocked() { // what nobody sees is given back anyway
+		if seen, err = (readers{tree: t, tx: tx}).neededLocked(l, region, seen); err != nil {
+			return 0, err
+		}
+	}
+	needed, err := readers{tree: t, tx: tx, without: n}.neededLocked(l, region, seen)
+	seen.AndNot(&needed)
+	return seen.Count(), err
 }
