@@ -17,10 +17,13 @@ func TestPaced(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		return asked, nil
 	}
+	began := time.Now()
 	for range 3 { // the second and third time it is too early to ask again
 		value, known := p.get(time.Minute, b.start, find)
 		require.True(t, known)
 		require.Equal(t, 1, value)
+		require.GreaterOrEqual(t, p.next.Sub(began), (1+paceShare)*10*time.Millisecond)
+		p.next = time.Now().Add(time.Hour)
 	}
 	p.next = time.Time{}
 	value, _ := p.get(time.Minute, b.start, find)
