@@ -35,6 +35,10 @@ type Options struct {
 	// is called by one goroutine at a time, and must call neither Update nor Close.
 	Room func(bytes int64, now bool) bool
 
+	// Counter is the path of a file, outside of the index, with the number of the last commit: by it an index that has
+	// lost commits is recognised. It is made with the index; none is kept if the path is empty.
+	Counter string
+
 	// Commit, if there is one, is called for each commit with what carries it out, and what it returns is what came of it:
 	// so tests make commits fail.
 	Commit func(commit func() error) error
@@ -56,7 +60,8 @@ type Index struct {
 	reading   map[uint64]int // Views under way by the version they read
 	views     sync.WaitGroup // Views under way; Add only under mu and before closed
 
-	room *room // the writer's, until it is done
+	room    *room    // the writer's, until it is done
+	counter *counter // likewise; nil: none is kept
 
 	writerDone chan struct{}
 	closeOnce  sync.Once
@@ -69,20 +74,55 @@ func Open(dir string, o Options) (*Index, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	if err := removeLeftovers(dir); err != nil {
-		return nil, fmt.Errorf("open index: %w", err)
-	}
-	r := newRoom(dir, o.Room)
-	if err := r.beforeOpen(); err != nil {
-		return nil, fmt.Errorf("open index: %w", err)
-	}
-	x, err := open(badgerOptions(dir), o, r)
+	x, err := openDir(dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
 	return x, nil
 }
 
+func openDir(dir string, o Options) (_ *Index, err error) {
+	var c *counter
+	found := false
+	if o.Counter != "" {
+		if c, found, err = openCounter(o.Counter); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			_ = c.close()
+		}
+	}()
+	last, err := inspect(dir)
+	if err == nil && found {
+		err = c.verify(last)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := removeLeftovers(dir); err != nil {
+		return nil, err
+	}
+	r := newRoom(dir, o.Room)
+	if err := r.beforeOpen(); err != nil {
+		return nil, err
+	}
+	x, err := open(badgerOptions(dir), o, r)
+	if err != nil {
+		return nil, err
+	}
+	if c != nil {
+		x.counter = c
+		if err := x.verifyCounter(o.Counter, found); err != nil {
+			return nil, errors.Join(err, x.db.Close())
+		}
+	}
+	go x.writer()
+	return x, nil
+}
+
+// open opens Badger. The writer is still to be started.
 func open(b badger.Options, o Options, r *room) (*Index, error) {
 	db, err := badger.OpenManaged(b)
 	if err != nil {
@@ -100,7 +140,6 @@ func open(b badger.Options, o Options, r *room) (*Index, error) {
 	x.wake.L = &x.mu
 	x.publish(db.MaxVersion())
 	r.opened(db)
-	go x.writer()
 	return x, nil
 }
 
@@ -114,16 +153,17 @@ func committer(around func(func() error) error) func(*badger.Txn, uint64) error 
 	}
 }
 
-// removeLeftovers removes empty memtable and value log files: a crash between making such a file and giving it its size
-// leaves one, nothing was ever in it, and Badger refuses to open because of it.
+// removeLeftovers removes what Badger makes anew and may stumble over. Empty logs of memtables: a crash between making such a
+// file and giving it its size leaves one, and nothing was ever in it. And what has nothing in it here: the value logs, their
+// statistics, and the list of encryption keys.
 func removeLeftovers(dir string) error {
-	for _, pattern := range []string{"*.mem", "*.vlog"} {
+	for _, pattern := range []string{memPattern, "*.vlog", "DISCARD", badger.KeyRegistryFileName} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
-			if info, err := os.Stat(name); err != nil || info.Size() > 0 {
+			if info, err := os.Stat(name); pattern == memPattern && (err != nil || info.Size() > 0) {
 				continue
 			}
 			if err := os.Remove(name); err != nil {
@@ -180,7 +220,7 @@ func (x *Index) closeDB() error {
 	if n := x.room.filled + headersSize; !x.room.ask(n, true) {
 		return fmt.Errorf("%w: closing it takes %d MiB; nothing is lost", ErrFull, n>>20)
 	}
-	return x.db.Close()
+	return errors.Join(x.db.Close(), x.counter.close())
 }
 
 // Settled says whether the index has written all that it asked room for.

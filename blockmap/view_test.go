@@ -50,6 +50,7 @@ func TestViewSurvivesCompaction(t *testing.T) {
 	small := badgerOptions(t.TempDir()).WithMemTableSize(1 << 20).WithValueThreshold(100_000)
 	x, err := open(small, Options{}, newRoom(small.Dir, nil))
 	require.NoError(t, err)
+	go x.writer()
 	defer x.Close()
 	overwrite := func() {
 		for round := range rounds {

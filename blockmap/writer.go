@@ -183,8 +183,16 @@ func (x *Index) write(p *pending) error {
 			return err
 		}
 	}
+	if x.counter != nil {
+		if err := txn.Set(markKey, x.counter.markOf(version)); err != nil {
+			return err
+		}
+	}
 	if err := x.commit(txn, version); err != nil {
 		return err
+	}
+	if x.counter != nil {
+		_ = x.counter.write(version) // it may lag
 	}
 	x.publish(version)
 	x.room.wrote(p)

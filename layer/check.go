@@ -55,7 +55,9 @@ func Check(dir string) (Report, error) {
 		return Report{}, err
 	}
 	defer space.ballast.close()
-	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{Room: space.room})
+	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{
+		Room: space.room, Counter: filepath.Join(dir, commitsName),
+	})
 	if errors.Is(err, blockmap.ErrFull) {
 		return Report{}, indexError(err, "open the index of store "+dir)
 	}

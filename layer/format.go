@@ -22,6 +22,8 @@ const (
 	lockName   = "lock"
 	indexName  = "index"
 	layersName = "layers"
+	// commitsName is the index's counter of commits.
+	commitsName = "commits"
 )
 
 type format struct {

@@ -344,6 +344,7 @@ func copyStore(t tester, from, to string) {
 		copyTree(t, memory, filepath.Join(to, imagesName))
 	}
 	copySparse(t, filepath.Join(from, formatName), filepath.Join(to, formatName))
+	copySparse(t, filepath.Join(from, commitsName), filepath.Join(to, commitsName)) // before the index: it may lag
 	copyIndex(t, filepath.Join(from, indexName), filepath.Join(to, indexName))
 }
 

@@ -127,8 +127,9 @@ func (s *Store) openParts() (err error) {
 			s.opts.Event("", "index-failed", "error", err.Error())
 			s.opts.Failed(err)
 		},
-		Room:   s.space.room,
-		Commit: commitFault,
+		Room:    s.space.room,
+		Counter: filepath.Join(s.dir, commitsName),
+		Commit:  commitFault,
 	})
 	if err != nil {
 		return indexError(err, "open the index of store "+s.dir)

@@ -1,0 +1,145 @@
+package blockmap
+
+// This file keeps the number of the last commit outside of Badger, so that an index that has lost commits is not taken for
+// a whole one. The number is written after the commit is on disk, and is not synced: after a power loss it may lag behind
+// the index, and never leads. Each commit has its number inside, too, with a random identity of the index.
+//
+//	byte 0, byte 4096    a slot each, written in turn: identity, 16 bytes | number, 8 | crc32c of both, 4      little endian
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+const (
+	slotAt   = 4096 // of the second: they never share a page
+	slotSize = 16 + 8 + 4
+	markSize = 16 + 8
+)
+
+// markKey is where each commit has its mark: the identity and its number. Keys of records are longer.
+var markKey = []byte{recordPrefix}
+
+// counter is the file with the two slots; nil: none is kept.
+type counter struct {
+	file *os.File
+	mark [markSize]byte // identity and number
+}
+
+func (c *counter) number() uint64 { return binary.LittleEndian.Uint64(c.mark[16:]) }
+
+// openCounter opens the file and reads it; found is false if there is none, or no slot of it is whole.
+func openCounter(path string) (c *counter, found bool, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &counter{}, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	c = &counter{file: f}
+	for at := int64(0); at <= slotAt; at += slotAt {
+		var slot [slotSize]byte
+		if _, err := f.ReadAt(slot[:], at); err != nil && !errors.Is(err, io.EOF) {
+			return nil, false, errors.Join(err, f.Close())
+		}
+		if crc32.Checksum(slot[:markSize], castagnoli) != binary.LittleEndian.Uint32(slot[markSize:]) {
+			continue
+		}
+		if n := binary.LittleEndian.Uint64(slot[16:]); !found || n > c.number() {
+			found = true
+			copy(c.mark[:], slot[:])
+		}
+	}
+	return c, found, nil
+}
+
+// create makes the file, durably.
+func (c *counter) create(path string, number uint64) (err error) {
+	if c.file == nil {
+		c.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+	}
+	_, _ = rand.Read(c.mark[:16]) // never fails
+	if _, err := c.file.WriteAt(make([]byte, slotAt+slotSize), 0); err != nil {
+		return err
+	}
+	if err := c.write(number); err != nil {
+		return err
+	}
+	if err := c.file.Sync(); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// markOf is what a commit has inside.
+func (c *counter) markOf(number uint64) []byte {
+	return binary.LittleEndian.AppendUint64(append(make([]byte, 0, markSize), c.mark[:16]...), number)
+}
+
+// write notes that a commit is on disk.
+func (c *counter) write(number uint64) error {
+	binary.LittleEndian.PutUint64(c.mark[16:], number)
+	var slot [slotSize]byte
+	copy(slot[:], c.mark[:])
+	binary.LittleEndian.PutUint32(slot[markSize:], crc32.Checksum(slot[:markSize], castagnoli))
+	_, err := c.file.WriteAt(slot[:], int64(number%2)*slotAt)
+	return err
+}
+
+func (c *counter) close() error {
+	if c == nil || c.file == nil {
+		return nil
+	}
+	return errors.Join(c.file.Sync(), c.file.Close())
+}
+
+// verifyCounter compares the counter with the index, and makes one for an index that has none yet.
+func (x *Index) verifyCounter(path string, found bool) error {
+	mark, err := x.mark()
+	if err != nil {
+		return err
+	}
+	switch c := x.counter; {
+	case !found && mark == nil:
+		return c.create(path, x.committed)
+	case !found:
+		return fmt.Errorf("%w: the counter of commits, %s, is missing or unreadable", ErrDamaged, path)
+	case mark != nil && [16]byte(mark) != [16]byte(c.mark[:]):
+		return fmt.Errorf("%w: it is not the one that %s belongs to", ErrDamaged, path)
+	}
+	return x.counter.verify(x.committed)
+}
+
+// verify says whether an index that ends with commit last is whole.
+func (c *counter) verify(last uint64) error {
+	if n := c.number(); n > last {
+		return fmt.Errorf("%w: it ends with commit %d, but commit %d was made: files of it are lost, damaged, or of an older copy", ErrDamaged, last, n)
+	}
+	return nil
+}
+
+// mark is that of the newest commit; nil if it has none.
+func (x *Index) mark() ([]byte, error) {
+	txn := x.readVersion(x.committed)
+	defer txn.Discard()
+	mark, err := (&Tx{base: txn}).Get(markKey)
+	if err == nil && mark != nil && len(mark) != markSize {
+		err = fmt.Errorf("%w: the mark of commit %d has %d bytes", ErrDamaged, x.committed, len(mark))
+	}
+	return mark, err
+}

@@ -1,0 +1,128 @@
+package blockmap
+
+// This file looks at Badger's files before Badger does, and touches nothing. Badger believes a damaged log to end where it
+// can't be read on and cuts it off there, and removes tables that its list of tables does not name: what was committed would
+// be gone without a word. Here it is found, because commits are numbered without a gap:
+//
+//   - the list of tables is whole, and so is each table on it;
+//   - the first commit in the oldest log follows the newest in the tables, or is in one;
+//   - each log goes on where the one before it ends;
+//   - the last commit of all is not before the one that the counter names.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/table"
+	"golang.org/x/sys/unix"
+)
+
+// ErrDamaged says that files of the index were changed or lost from outside. Nothing was touched.
+var ErrDamaged = errors.New("damaged index")
+
+var (
+	errCutOff = errors.New("cut off, or a wrong length")
+	errSum    = errors.New("checksum mismatch")
+)
+
+// inspect returns the number of the last commit in the index; 0 in a new one.
+func inspect(dir string) (last uint64, err error) {
+	tables, err := tablesOf(dir)
+	if err != nil {
+		return 0, err
+	}
+	for id := range tables {
+		err := withFile(table.NewFilename(id, dir), func(data []byte) error {
+			newest, err := verifyTable(data)
+			last = max(last, newest)
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	logs, err := filepath.Glob(filepath.Join(dir, memPattern))
+	if err != nil {
+		return 0, err
+	}
+	slices.Sort(logs)
+	for _, name := range logs {
+		err := withFile(name, func(data []byte) error {
+			first, end := scanLog(data)
+			if first > last+1 {
+				return fmt.Errorf("it begins with commit %d, and before it there is nothing after commit %d", first, last)
+			}
+			last = max(last, end)
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return last, nil
+}
+
+// tablesOf reads the list of tables.
+func tablesOf(dir string) (map[uint64]badger.TableManifest, error) {
+	name := filepath.Join(dir, badger.ManifestFilename)
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		for _, pattern := range []string{"*.sst", memPattern} {
+			if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
+				return nil, fmt.Errorf("%w: %s is missing", ErrDamaged, name)
+			}
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	list, end, err := badger.ReplayManifestFile(f, 0, badgerOptions(dir))
+	if err == nil && end != info.Size() {
+		err = errCutOff
+	}
+	if err != nil {
+		line, _, _ := strings.Cut(err.Error(), "\n") // one of them goes on with a link
+		return nil, fmt.Errorf("%w: %s: %s", ErrDamaged, name, line)
+	}
+	return list.Tables, nil
+}
+
+// withFile calls fn with the content of a file; what is wrong with it is an ErrDamaged that names the file.
+func withFile(name string, fn func(data []byte) error) error {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	var data []byte
+	if info.Size() > 0 {
+		data, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		defer func() { _ = unix.Munmap(data) }()
+	}
+	if err := fn(data); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
+	}
+	return nil
+}
