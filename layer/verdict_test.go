@@ -43,9 +43,7 @@ func TestCrashBeforeVerdict(t *testing.T) {
 	p.Swap()
 	crashed := filepath.Join(t.TempDir(), "crashed")
 	_, err = p.Seal(func() Verdict {
-		copyTree(t, layersDir(s), filepath.Join(crashed, layersName))
-		copySparse(t, filepath.Join(s.dir, formatName), filepath.Join(crashed, formatName))
-		copyIndex(t, filepath.Join(s.dir, indexName), filepath.Join(crashed, indexName))
+		copyStore(t, s.dir, crashed)
 		return Verdict{Consistency: ConsistencyFilesystem}
 	})
 	require.NoError(t, err)
