@@ -17,8 +17,10 @@ const (
 	probeTime    = 2 * time.Second // what a guest has to answer in
 	probesAtOnce = 10
 
-	// libvirtEvery is how often guests that libvirt holds are asked: it takes a process each.
-	libvirtEvery = 5 * time.Minute
+	// probePause is between two questions to the same guest, even if policies change all the time. Where libvirt holds
+	// it, each question takes a process.
+	probePause   = complianceEvery / 2
+	libvirtPause = 5 * time.Minute
 )
 
 // probeAll asks the guests of all VMs.
@@ -37,11 +39,12 @@ func (t *taker) probeAll(vms []*layer.VM) {
 
 // probe asks the guest of a VM that runs, if its policy needs that for snapshots.
 func (t *taker) probe(v *layer.VM) {
-	why := ""
+	why, asked := "", false
 	if p := v.Policy().Quiesce; p.Mode != string(quiesce.ModeNone) && v.InUse() && !t.held.isReleasing(v.ID()) {
 		if !t.mayAsk(v.ID(), p) {
 			return
 		}
+		asked = true
 		err := t.reach(v.ID(), p)
 		switch {
 		case errors.Is(err, context.Canceled):
@@ -53,17 +56,23 @@ func (t *taker) probe(v *layer.VM) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.silent[v.ID()] = why
+	if !asked {
+		delete(t.asked, v.ID()) // once it runs it is asked at once
+	}
 }
 
 // mayAsk says whether it is time to ask a guest again.
 func (t *taker) mayAsk(id layer.VMID, p layer.QuiescePolicy) bool {
-	address := p.Agent
+	address, pause := p.Agent, probePause
 	if p.Mode == string(quiesce.ModePause) {
 		address = p.QMP
 	}
+	if strings.HasPrefix(address, "libvirt:") {
+		pause = libvirtPause
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if strings.HasPrefix(address, "libvirt:") && time.Since(t.asked[id]) < libvirtEvery {
+	if time.Since(t.asked[id]) < pause {
 		return false
 	}
 	t.asked[id] = time.Now()

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -37,12 +38,12 @@ func TestProbe(t *testing.T) {
 	k.policy(`{"mode": "agent", "agent": "AGENT"}`)
 	k.says("")
 	k.agent.answers("guest-fsfreeze-status", func() string { return `{"return": "frozen"}` })
-	k.compliance.poke()
+	k.policy(`{"mode": "agent", "agent": "AGENT"}`)
 	k.says("frozen already")
 	require.Empty(t, k.agent.asked(), "nothing is frozen for this")
 }
 
-// Guests of libvirt's are asked by a program, and not every minute.
+// Guests of libvirt's are asked by a program. Nobody is asked again right away.
 func TestProbeOfLibvirt(t *testing.T) {
 	k := newKept(t)
 	t.Setenv("LIBVIRT_DEFAULT_URI", "test:///default")
@@ -50,7 +51,19 @@ func TestProbeOfLibvirt(t *testing.T) {
 	k.says("failed to get domain 'web'")
 	k.policy(`{"mode": "agent", "agent": "libvirt:db"}`)
 	k.says("failed to get domain 'db'")
-	require.False(t, k.taker.mayAsk(k.vm.ID(), k.vm.Policy().Quiesce))
+	for _, test := range []struct {
+		agent string
+		since time.Duration
+		may   bool
+	}{
+		{"libvirt:web", libvirtPause - time.Minute, false}, {"libvirt:web", libvirtPause, true},
+		{"/agent", 0, false}, {"/agent", complianceEvery, true},
+	} {
+		k.taker.mu.Lock()
+		k.taker.asked[42] = time.Now().Add(-test.since)
+		k.taker.mu.Unlock()
+		require.Equal(t, test.may, k.taker.mayAsk(42, layer.QuiescePolicy{Mode: "agent", Agent: test.agent}), test)
+	}
 }
 
 // A snapshot does not wait for a guest that is just being asked.

@@ -1,5 +1,7 @@
 package daemon
 
+// A daemon in the foreground, under the eyes of a test.
+
 import (
 	"bytes"
 	"os"
