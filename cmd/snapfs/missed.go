@@ -55,7 +55,11 @@ func (t *taker) reasons(v *layer.VM) []string {
 	if !noted {
 		missed = missedBefore(v)
 	}
-	return slices.DeleteFunc([]string{silent, missed}, func(why string) bool { return why == "" })
+	held := ""
+	if t.held.isReleasing(v.ID()) {
+		held = "its guest may still be held still; letting go of it is tried again and again"
+	}
+	return slices.DeleteFunc([]string{held, silent, missed}, func(why string) bool { return why == "" })
 }
 
 // forget drops what was learned of a VM under another policy.

@@ -300,6 +300,7 @@ func TestStuckGuest(t *testing.T) {
 	require.FileExists(t, k.frozenFile())
 	_, err = k.create("two")
 	require.ErrorContains(t, err, "could not be let go of yet")
+	require.Contains(t, k.reasons(k.vm)[0], "may still be held")
 
 	k.agent.answers("guest-fsfreeze-thaw", nil)
 	k.stopGuest()
