@@ -100,8 +100,11 @@ func checkFiles(key string, names []string) error {
 
 // checkSchedule refuses, too, what is in cron's syntax and never comes, as the 31st of February.
 func checkSchedule(spec string) error {
-	if spec == "" {
+	switch {
+	case spec == "":
 		return nil
+	case strings.Contains(spec, "="): // TZ=…: the parser panics where nothing follows
+		return fmt.Errorf("schedule: %q: a schedule is in local time", spec)
 	}
 	plan, err := cron.ParseStandard(spec)
 	if err != nil {
@@ -109,6 +112,9 @@ func checkSchedule(spec string) error {
 	}
 	if plan.Next(time.Now()).IsZero() {
 		return fmt.Errorf("schedule: %q never comes", spec)
+	}
+	if every, ok := plan.(cron.ConstantDelaySchedule); ok && every.Delay < time.Minute {
+		return fmt.Errorf("schedule: %q is more often than every minute", spec)
 	}
 	return nil
 }

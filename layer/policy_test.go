@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"syscall"
@@ -17,50 +18,80 @@ func TestParsePolicy(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, p.Keep.Undo, "what is left out is as by default")
 	for document, says := range map[string]string{
-		``:                                     "JSON",
-		`{"keep": {"undo": 3}`:                 "JSON",
-		`{"schedule": 'x'}`:                    "byte 14",
-		`[]`:                                   "an object",
-		`null`:                                 "an object",
-		`{} {}`:                                "something follows",
-		"{\"schedule\": \"\xff\"}":             "UTF-8",
-		`{"limits": {}}`:                       "limits: no such key; there are quiesce, ",
-		`{"Schedule": ""}`:                     "Schedule: no such key",
-		`{"quiesce": {"Mode": "none"}}`:        "quiesce.Mode: no such key; there are mode, ",
-		`{"schedule": "", "schedule": ""}`:     "schedule: given twice",
-		`{"keep": {"undo": 1, "undo": 1}}`:     "keep.undo: given twice",
-		`{"exclude": null}`:                    "exclude: it is a list",
-		`{"exclude": "swap.img"}`:              "exclude: it is a list",
-		`{"exclude": ["a", null]}`:             "exclude[1]: it is a text",
-		`{"exclude": ["a/b"]}`:                 "exclude[0]: ",
-		`{"quiesce": null}`:                    "quiesce: it is an object",
-		`{"quiesce": {"timeout": 10}}`:         "quiesce.timeout: it is a text",
-		`{"quiesce": {"timeout": "10"}}`:       "quiesce.timeout: ",
-		`{"quiesce": {"timeout": "11s"}}`:      "quiesce.timeout: ",
-		`{"quiesce": {"timeout": "0s"}}`:       "quiesce.timeout: ",
-		`{"quiesce": {"guest_hooks": 1}}`:      "quiesce.guest_hooks: it is true or false",
-		`{"quiesce": {"mode": "hard"}}`:        "quiesce.mode: ",
-		`{"quiesce": {"mode": "agent"}}`:       "quiesce.mode: ",
-		`{"quiesce": {"mode": "pause"}}`:       "quiesce.mode: ",
-		`{"quiesce": {"agent": "agent.sock"}}`: "quiesce.agent: ",
-		`{"quiesce": {"agent": "libvirt:"}}`:   "quiesce.agent: ",
-		`{"quiesce": {"qmp": "libvirt:-c"}}`:   "quiesce.qmp: ",
-		`{"quiesce": {"pre": ["stop-db"]}}`:    "quiesce.pre[0]: ",
-		`{"limit": {"bytes": "lots"}}`:         "limit.bytes: ",
-		`{"limit": {"bytes": 5}}`:              "limit.bytes: it is a text",
-		`{"limit": {"age": "3 days"}}`:         "limit.age: ",
-		`{"limit": {"snapshots": -1}}`:         "limit.snapshots: ",
-		`{"limit": {"snapshots": 1.5}}`:        "limit.snapshots: it is a whole number",
-		`{"limit": {"snapshots": 1e99}}`:       "limit.snapshots: it is a whole number",
-		`{"keep": {"daily": -1}}`:              "keep.daily: ",
-		`{"schedule": "hourly"}`:               "schedule: ",
-		`{"schedule": "0 0 31 2 *"}`:           "schedule: \"0 0 31 2 *\" never comes",
+		``:                                      "JSON",
+		`{"keep": {"undo": 3}`:                  "JSON",
+		`{"schedule": 'x'}`:                     "byte 14",
+		`[]`:                                    "an object",
+		`null`:                                  "an object",
+		`{} {}`:                                 "something follows",
+		"{\"schedule\": \"\xff\"}":              "UTF-8",
+		`{"limits": {}}`:                        "limits: no such key; there are quiesce, ",
+		`{"Schedule": ""}`:                      "Schedule: no such key",
+		`{"quiesce": {"Mode": "none"}}`:         "quiesce.Mode: no such key; there are mode, ",
+		`{"schedule": "", "schedule": ""}`:      "schedule: given twice",
+		`{"keep": {"undo": 1, "undo": 1}}`:      "keep.undo: given twice",
+		`{"exclude": null}`:                     "exclude: it is a list",
+		`{"exclude": "swap.img"}`:               "exclude: it is a list",
+		`{"exclude": ["a", null]}`:              "exclude[1]: it is a text",
+		`{"exclude": ["a/b"]}`:                  "exclude[0]: ",
+		`{"quiesce": null}`:                     "quiesce: it is an object",
+		`{"quiesce": {"timeout": 10}}`:          "quiesce.timeout: it is a text",
+		`{"quiesce": {"timeout": "10"}}`:        "quiesce.timeout: ",
+		`{"quiesce": {"timeout": "11s"}}`:       "quiesce.timeout: ",
+		`{"quiesce": {"timeout": "0s"}}`:        "quiesce.timeout: ",
+		`{"quiesce": {"guest_hooks": 1}}`:       "quiesce.guest_hooks: it is true or false",
+		`{"quiesce": {"mode": "hard"}}`:         "quiesce.mode: ",
+		`{"quiesce": {"mode": "agent"}}`:        "quiesce.mode: ",
+		`{"quiesce": {"mode": "pause"}}`:        "quiesce.mode: ",
+		`{"quiesce": {"agent": "agent.sock"}}`:  "quiesce.agent: ",
+		`{"quiesce": {"agent": "libvirt:"}}`:    "quiesce.agent: ",
+		`{"quiesce": {"qmp": "libvirt:-c"}}`:    "quiesce.qmp: ",
+		`{"quiesce": {"pre": ["stop-db"]}}`:     "quiesce.pre[0]: ",
+		`{"limit": {"bytes": "lots"}}`:          "limit.bytes: ",
+		`{"limit": {"bytes": 5}}`:               "limit.bytes: it is a text",
+		`{"limit": {"age": "3 days"}}`:          "limit.age: ",
+		`{"limit": {"snapshots": -1}}`:          "limit.snapshots: ",
+		`{"limit": {"snapshots": 1.5}}`:         "limit.snapshots: it is a whole number",
+		`{"limit": {"snapshots": 1e99}}`:        "limit.snapshots: it is a whole number",
+		`{"keep": {"daily": -1}}`:               "keep.daily: ",
+		`{"schedule": "hourly"}`:                "schedule: ",
+		`{"schedule": "TZ=UTC"}`:                "schedule: \"TZ=UTC\": a schedule is in local time",
+		`{"schedule": "CRON_TZ=UTC 0 0 * * *"}`: "schedule: ",
+		`{"schedule": "@every 1s"}`:             "schedule: \"@every 1s\" is more often",
+		`{"schedule": "0 0 31 2 *"}`:            "schedule: \"0 0 31 2 *\" never comes",
 	} {
 		_, err := ParsePolicy([]byte(document))
 		require.Equal(t, syscall.EINVAL, Errno(err), document)
 		require.ErrorContains(t, err, says, document)
 		require.NotContains(t, err.Error(), "Go ", document)
 	}
+}
+
+// What is taken for a policy means what encoding/json takes it for, and reads back the same.
+func FuzzParsePolicy(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"quiesce": {"mode": "agent", "agent": "/a", "pre": ["/b"], "guest_hooks": true}, "keep": {"undo": 1}}`,
+		`{"exclude": ["a", "\u00e4"], "limit": {"snapshots": -0, "bytes": "1e3"}, "schedule": "@daily"}`, `{"keep": {"undo": 1e2}}`,
+		`{"schedule": "TZ=UTC"}`, `[1]`, `{"a": {"b": [null]}}`, "{\"schedule\": \"\\ud800\"}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, document []byte) {
+		p, err := ParsePolicy(document)
+		if err != nil {
+			require.Equal(t, syscall.EINVAL, Errno(err))
+			require.NotContains(t, err.Error(), "\n")
+			return
+		}
+		same := DefaultPolicy()
+		require.NoError(t, json.Unmarshal(document, &same))
+		require.Equal(t, same, p)
+		text, err := json.Marshal(p)
+		require.NoError(t, err)
+		again, err := ParsePolicy(text)
+		require.NoError(t, err)
+		require.Equal(t, p, again)
+	})
 }
 
 func TestParseSize(t *testing.T) {
