@@ -153,10 +153,12 @@ func (k *check) checkOwners() {
 		if _, ok := c.vms[f.VM]; !ok {
 			k.found(object, "is of VM %d, which is missing", f.VM)
 		}
-		if other, taken := names[object]; taken {
-			k.found(object, "is the name of files %d and %d", id, other)
+		if !f.Unlinked { // by then it was open; the start removes it
+			if other, taken := names[object]; taken {
+				k.found(object, "is the name of files %d and %d", id, other)
+			}
+			names[object] = id
 		}
-		names[object] = id
 		own(object, f.Head)
 	}
 	for _, n := range c.snapshots {
