@@ -18,6 +18,11 @@ import (
 
 // verifyTable returns the newest version in a table.
 func verifyTable(data []byte) (newest uint64, err error) {
+	defer func() {
+		if p := recover(); p != nil { // the index's format has no bounds of its own
+			newest, err = 0, fmt.Errorf("index: it is none: %v", p)
+		}
+	}()
 	rest, sum, err := cutTail(data)
 	if err != nil {
 		return 0, fmt.Errorf("end: %w", err)
