@@ -24,8 +24,8 @@ const (
 	// writes is faster than Grow is called, and what it takes beyond this is the reserve's.
 	imageAhead = 64 << 20
 
-	// imageStep is by how much the allocation grows.
-	imageStep = 128 << 20
+	// imageStep is by how much the allocation grows at least.
+	imageStep = 16 << 20
 )
 
 // Image is a machine's memory that is being saved, for a snapshot that is about to be made. Whoever asked for it
@@ -66,14 +66,14 @@ func (s *Store) NewImage(size int64) (*Image, error) {
 // File takes the memory, from its present offset on.
 func (i *Image) File() *os.File { return i.file }
 
-// Grow is to be called every now and then while the file is being written: it allocates what comes next; ENOSPC where
-// that would eat into the reserve. It returns how much is written, in bytes.
-func (i *Image) Grow() (written int64, err error) {
+// Grow is to be called every now and then while the file is being written, with how much is still to come: it allocates
+// that; ENOSPC where it would eat into the reserve. It returns how much is written, in bytes.
+func (i *Image) Grow(expect int64) (written int64, err error) {
 	if written, err = i.written(); err != nil {
 		return 0, err
 	}
-	if written+imageAhead > i.allocated {
-		err = i.allocate(imageStep)
+	if missing := written + expect + imageAhead - i.allocated; missing > 0 {
+		err = i.allocate(max(missing, imageStep))
 	}
 	return written, err
 }

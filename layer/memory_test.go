@@ -249,20 +249,20 @@ func TestMemoryReserve(t *testing.T) {
 	var st unix.Stat_t
 	require.NoError(t, unix.Fstat(int(i.file.Fd()), &st))
 	require.GreaterOrEqual(t, st.Blocks*512, int64(imageAhead))
-	written, err := i.Grow()
+	written, err := i.Grow(0)
 	require.NoError(t, err)
 	require.Zero(t, written)
 	_, err = i.file.Seek(imageAhead, 0)
 	require.NoError(t, err)
 	s.space.reserve = free
-	_, err = i.Grow()
+	_, err = i.Grow(0)
 	require.Equal(t, syscall.ENOSPC, Errno(err))
 	s.space.reserve = 0
-	written, err = i.Grow()
+	written, err = i.Grow(imageStep)
 	require.NoError(t, err)
 	require.EqualValues(t, imageAhead, written)
 	require.NoError(t, unix.Fstat(int(i.file.Fd()), &st))
-	require.GreaterOrEqual(t, st.Blocks*512, int64(imageAhead+imageStep))
+	require.GreaterOrEqual(t, st.Blocks*512, int64(2*imageAhead+imageStep))
 	require.NoError(t, i.Discard())
 }
 

@@ -60,6 +60,17 @@ func TestMemoryPasses(t *testing.T) {
 	require.Equal(t, []string{"getfd", "migrate", "stop", "migrate-continue", "cont"}, steps)
 }
 
+// A machine that QEMU emulates is stopped before.
+func TestMemoryEmulated(t *testing.T) {
+	p := migratingMonitor(t, map[string]answer{"query-kvm": returning(`{"enabled": false, "present": true}`)},
+		pass("1"), returning(`{"status": "pre-switchover"}`), completed)
+	got, _ := save(t, p, long)
+	require.NoError(t, got.err)
+	require.Positive(t, got.Paused)
+	steps := slices.DeleteFunc(p.seen(), func(name string) bool { return strings.Contains(name, "q") || strings.Contains(name, "set") })
+	require.Equal(t, []string{"stop", "getfd", "migrate", "migrate-continue", "cont"}, steps)
+}
+
 // A migration that fails, or a monitor that goes away in the middle of it, fails the snapshot; the guest goes on.
 func TestMemoryFails(t *testing.T) {
 	for name, states := range map[string][]answer{

@@ -231,7 +231,8 @@ func TestRealPause(t *testing.T) {
 // Memory that was saved is that of the instant of the swap, and a machine goes on from it.
 func TestRealMemory(t *testing.T) {
 	m := startMachine(t)
-	for range 2 {
+	t.Cleanup(func() { liveEmulated = false })
+	for _, liveEmulated = range []bool{true, false, true} { // this firmware does little
 		image, err := os.Create(filepath.Join(t.TempDir(), "memory"))
 		require.NoError(t, err)
 		defer image.Close()
@@ -271,6 +272,8 @@ func TestRealMemory(t *testing.T) {
 // A memory image that is given up leaves the machine running, and no migration behind.
 func TestRealMemoryGivenUp(t *testing.T) {
 	m := startMachine(t)
+	liveEmulated = true // in the middle of it, the machine runs
+	t.Cleanup(func() { liveEmulated = false })
 	image, err := os.Create(filepath.Join(t.TempDir(), "memory"))
 	require.NoError(t, err)
 	defer image.Close()

@@ -32,7 +32,7 @@ func (a *attempt) prepareMemory() (err error) {
 
 // memoryProgress keeps ahead of the image as it grows, and tells how far it is. An error ends it.
 func (a *attempt) memoryProgress(p quiesce.Progress) error {
-	written, err := a.request.Image.Grow()
+	written, err := a.request.Image.Grow(p.Remaining)
 	if err != nil || p.Transferred == 0 {
 		return err
 	}
