@@ -100,6 +100,7 @@ type mountStatus struct {
 	LayerBytes    int64      `json:"layer_bytes"`
 	ReclaimBytes  int64      `json:"reclaim_bytes"`
 	UnsummedBytes int64      `json:"unsummed_bytes"`
+	MemoryBytes   int64      `json:"memory_bytes"` // of machines, in snapshots
 	Free          int64      `json:"free"`
 	Reserve       int64      `json:"reserve"`
 	GrowthPerHour int64      `json:"growth_per_hour"`
@@ -124,6 +125,7 @@ func (s *server) status() mountStatus {
 		LayerBytes:    stats.LayerBytes,
 		ReclaimBytes:  stats.ReclaimBytes,
 		UnsummedBytes: stats.LayerBytes,
+		MemoryBytes:   s.store.MemoryBytes(),
 		Free:          stats.Free,
 		Reserve:       stats.Reserve,
 		GrowthPerHour: stats.GrowthPerHour,

@@ -67,6 +67,17 @@ func (m *images) path(id imageID, packed bool) string {
 	return path
 }
 
+// MemoryBytes is how much the memory images of the store take.
+func (s *Store) MemoryBytes() (sum int64) {
+	entries, _ := readDir(s.images.dir) // there may be none yet
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			sum += info.Size()
+		}
+	}
+	return sum
+}
+
 // makeDir makes memory/, which stores without an image do not have.
 func (m *images) makeDir() error {
 	err := mkdir(m.dir, os.Mkdir)

@@ -127,6 +127,7 @@ func TestMemory(t *testing.T) {
 	packed, err := os.Stat(s.images.path(n.image.id, true))
 	require.NoError(t, err)
 	require.Less(t, packed.Size(), int64(len(memory)/2))
+	require.Equal(t, packed.Size(), s.MemoryBytes())
 
 	s = takeOver(t, s)
 	v = vmNamed(t, s, "web")

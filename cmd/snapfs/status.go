@@ -17,7 +17,7 @@ import (
 // sizes are the keys of a status that count bytes.
 var sizes = map[string]bool{
 	"size": true, "virtual": true, "allocated": true, "growth_per_hour": true, "layer_bytes": true,
-	"reclaim_bytes": true, "unsummed_bytes": true, "free": true, "reserve": true,
+	"reclaim_bytes": true, "unsummed_bytes": true, "memory_bytes": true, "free": true, "reserve": true,
 }
 
 func (a *app) statusCmd() *cobra.Command {
