@@ -11,6 +11,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
 )
 
 const (
@@ -27,21 +29,36 @@ const cloneRequest = 0x8004e500
 // device is one descriptor of the session. The kernel takes an answer only from the one that the request was read
 // from.
 type device struct {
-	fd   int
-	logf func(format string, args ...any)
+	fd      int
+	session *layer.Session
+	logf    func(format string, args ...any)
 }
 
-// clone opens another descriptor of the same session.
-func (d device) clone() (device, error) {
+// cloneDevice opens another descriptor of the same session.
+func cloneDevice(first int) (int, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return device{}, fmt.Errorf("open /dev/fuse: %w", err)
+		return -1, fmt.Errorf("open /dev/fuse: %w", err)
 	}
-	if err := unix.IoctlSetPointerInt(fd, cloneRequest, d.fd); err != nil {
+	if err := unix.IoctlSetPointerInt(fd, cloneRequest, first); err != nil {
 		unix.Close(fd)
-		return device{}, fmt.Errorf("clone the FUSE session: %w", err)
+		return -1, fmt.Errorf("clone the FUSE session: %w", err)
 	}
-	return device{fd, d.logf}, nil
+	return fd, nil
+}
+
+// notifyResend is FUSE_NOTIFY_RESEND of the kernel's linux/fuse.h.
+const notifyResend = 7
+
+// resend has the kernel send all requests again that are read and not answered, each with the resent bit.
+func (d device) resend() error {
+	var p [outHeader]byte
+	binary.NativeEndian.PutUint32(p[:], uint32(len(p)))
+	binary.NativeEndian.PutUint32(p[4:], notifyResend)
+	if _, err := unix.Write(d.fd, p[:]); err != nil {
+		return fmt.Errorf("have the kernel send requests again (it can from Linux 6.9 on): %w", err)
+	}
+	return nil
 }
 
 // read waits for the next request and returns its length. When the session is over its error is gone.
@@ -85,7 +102,10 @@ func (d device) send(p []byte) {
 		switch {
 		case err == unix.EINTR:
 			continue
-		case err == nil, err == unix.ENOENT, gone(err): // ENOENT: its caller was killed meanwhile
+		case err == nil:
+			d.session.SetAnswered()
+			return
+		case err == unix.ENOENT, gone(err): // ENOENT: its caller was killed meanwhile
 			return
 		}
 		d.logf("answer of %d bytes: %v", len(p), err)

@@ -109,14 +109,14 @@ type mountStatus struct {
 	Capabilities  []string   `json:"capabilities"`
 }
 
-// status describes the mount. No layer has checksums yet, and the worker has no supervisor.
+// status describes the mount. No layer has checksums yet.
 func (s *server) status() mountStatus {
 	stats := s.store.Stats()
 	var fastest *string
 	if stats.Fastest != "" {
 		fastest = &stats.Fastest
 	}
-	return mountStatus{
+	status := mountStatus{
 		Store:         s.store.Dir(),
 		Mountpoint:    s.options.Mountpoint,
 		WorkerPID:     os.Getpid(),
@@ -133,4 +133,14 @@ func (s *server) status() mountStatus {
 		Fastest:       fastest,
 		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "preview", "clone", "discard", "policy", "quiesce", "memory", "schedule", "growth"},
 	}
+	watched := s.options.Supervision()
+	status.Restarts = watched.Restarts
+	if watched.PID != 0 {
+		status.SupervisorPID = &watched.PID
+		status.Capabilities = append(status.Capabilities, "take-over")
+	}
+	if watched.LastExit != "" {
+		status.LastExit = &watched.LastExit
+	}
+	return status
 }

@@ -3,9 +3,11 @@ package fs
 // A session: the mount, its descriptors and loops, and the goroutines of requests that had to wait.
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -23,6 +25,8 @@ type Options struct {
 	Mountpoint     string
 	SnapdirVisible bool                             // list .snapshots in directories
 	Readers        int                              // reader loops; 0: twice the CPUs, 4 to 32
+	Devices        []int                            // what Attach returned; nil: Mount attaches
+	Supervision    func() Supervision               // nil: there is none
 	Logf           func(format string, args ...any) // the daemon's own troubles; may be nil
 	Log            *EventLog                        // what `log` shows; nil: a new one
 
@@ -46,6 +50,13 @@ type Created struct {
 	Paused time.Duration
 }
 
+// Supervision says who restarts this process, and how often that was done.
+type Supervision struct {
+	PID      int // 0: nobody does
+	Restarts int
+	LastExit string // of the worker before this one; empty for the first
+}
+
 // Progress is how far something is.
 type Progress struct {
 	Snapshot string `json:"snapshot"`
@@ -54,9 +65,6 @@ type Progress struct {
 }
 
 func (o *Options) ensureDefaults() {
-	if o.Readers <= 0 {
-		o.Readers = min(max(4, 2*runtime.NumCPU()), 32)
-	}
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
 	}
@@ -68,6 +76,9 @@ func (o *Options) ensureDefaults() {
 	}
 	if o.PolicyChanged == nil {
 		o.PolicyChanged = func(*layer.VM) {}
+	}
+	if o.Supervision == nil {
+		o.Supervision = func() Supervision { return Supervision{} }
 	}
 	if o.Progress == nil {
 		o.Progress = func(*layer.VM) *Progress { return nil }
@@ -96,42 +107,84 @@ type Session struct {
 	protocol   *fuse.ProtocolServer
 	devices    []device
 	pool       pool
-	init       []byte // the kernel's INIT request, which a process that takes over must replay
-
-	running sync.WaitGroup // loops and the goroutines of requests
-	done    chan struct{}
-	failure error // why a loop ended, once done is closed
+	running    sync.WaitGroup // loops and the goroutines of requests
+	done       chan struct{}
+	failure    error // why a loop ended, once done is closed
 }
 
-// Mount mounts the store and returns when the kernel's INIT is answered. The store stays the caller's, to be closed
-// after Wait has returned.
+// Attach mounts, and returns a descriptor for each reader loop; 0 readers: twice the CPUs, 4 to 32. Who holds them keeps
+// the mount: while nobody reads them, those who use it wait.
+func Attach(source, mountpoint string, readers int) (devices []int, err error) {
+	if readers <= 0 {
+		readers = min(max(4, 2*runtime.NumCPU()), 32)
+	}
+	mountpoint, err = checkMountpoint(mountpoint)
+	if err != nil {
+		return nil, err
+	}
+	first, err := mountFUSE(source, mountpoint)
+	if err != nil {
+		return nil, err
+	}
+	devices = append(devices, first)
+	for len(devices) < readers {
+		clone, err := cloneDevice(first)
+		if err != nil {
+			closeAll(devices)
+			return nil, errors.Join(err, unmountFUSE(mountpoint))
+		}
+		devices = append(devices, clone)
+	}
+	return devices, nil
+}
+
+func closeAll(devices []int) {
+	for _, fd := range devices {
+		unix.Close(fd)
+	}
+}
+
+// ErrOver is Mount's answer to descriptors whose mount is gone: there is nothing more to serve.
+var ErrOver = errors.New("the mount is over")
+
+// Mount mounts the store, or serves what is mounted with o.Devices on, and returns when the kernel and we agree on what
+// both can do. The store stays the caller's, to be closed after Wait has returned.
 func Mount(store *layer.Store, o Options) (*Session, error) {
 	o.ensureDefaults()
-	mountpoint, err := checkMountpoint(o.Mountpoint)
+	mountpoint, err := filepath.Abs(o.Mountpoint)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("mountpoint %s: %w", o.Mountpoint, err)
 	}
 	o.Mountpoint = mountpoint
-	fd, err := mountFUSE(store.Dir(), mountpoint)
-	if err != nil {
-		return nil, err
+	attached := o.Devices != nil
+	if !attached {
+		if o.Devices, err = Attach(store.Dir(), mountpoint, o.Readers); err != nil {
+			return nil, err
+		}
 	}
 	s := newSession(store, o)
-	if err := s.start(device{fd, o.Logf}, o.Readers); err != nil {
+	if err := s.start(); err != nil {
 		s.closeDevices()
-		return nil, errors.Join(err, unmountFUSE(mountpoint))
+		if !attached {
+			err = errors.Join(err, unmountFUSE(mountpoint))
+		}
+		return nil, err
 	}
 	return s, nil
 }
 
 func newSession(store *layer.Store, o Options) *Session {
 	files := newServer(store, o)
-	return &Session{
+	s := &Session{
 		mountpoint: o.Mountpoint,
 		files:      files,
 		protocol:   fuse.NewProtocolServer(files, protocolOptions(o.Logf)),
 		done:       make(chan struct{}),
 	}
+	for _, fd := range o.Devices {
+		s.devices = append(s.devices, device{fd, store.Session(), o.Logf})
+	}
+	return s
 }
 
 // protocolOptions say what to agree on with the kernel.
@@ -161,18 +214,10 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// start answers INIT on the first descriptor and runs a loop on it and on each of its clones.
-func (s *Session) start(first device, readers int) error {
-	s.devices = append(s.devices, first)
-	if err := s.answerInit(first); err != nil {
+// start answers INIT on the first descriptor, unless a worker before this one did, and runs a loop on each.
+func (s *Session) start() error {
+	if err := s.begin(s.devices[0]); err != nil {
 		return err
-	}
-	for len(s.devices) < readers {
-		d, err := first.clone()
-		if err != nil {
-			return err
-		}
-		s.devices = append(s.devices, d)
 	}
 	failures := make(chan error, len(s.devices))
 	for _, d := range s.devices {
@@ -188,19 +233,34 @@ func (s *Session) start(first device, readers int) error {
 	return nil
 }
 
-// answerInit takes the session's first request, with which the kernel and we agree on what both can do.
-func (s *Session) answerInit(d device) error {
-	b := s.pool.get()
-	defer s.pool.put(b)
-	n, err := d.read(b.request())
-	if err != nil {
-		return fmt.Errorf("read the kernel's first request: %w", err)
+// begin takes the session's first request, with which the kernel and we agree on what both can do. A worker that takes
+// over agrees once more, by itself, and has the kernel send again what the one before it did not answer.
+func (s *Session) begin(d device) error {
+	first := d.session.Init()
+	taking := len(first) > 0
+	if !taking {
+		b := s.pool.get()
+		defer s.pool.put(b)
+		n, err := d.read(b.request())
+		if err != nil {
+			return fmt.Errorf("read the kernel's first request: %w", err)
+		}
+		first = b.request()[:n]
+		if err := d.session.SetInit(first); err != nil {
+			return err
+		}
 	}
-	s.init = append([]byte(nil), b.request()[:n]...)
 	out := make([]byte, pageSize)
-	n, status := s.protocol.HandleRequest([][]byte{s.init}, [][]byte{out})
+	n, status := s.protocol.HandleRequest([][]byte{bytes.Clone(first)}, [][]byte{out})
 	if !status.Ok() || n < outHeader {
 		return fmt.Errorf("answer the kernel's first request: %v", status)
+	}
+	if taking {
+		err := d.resend()
+		if gone(err) {
+			return ErrOver
+		}
+		return err
 	}
 	d.send(out[:n])
 	return nil

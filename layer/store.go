@@ -224,6 +224,9 @@ func (s *Store) flushNowAndThen() {
 	}
 }
 
+// Session is what the next worker of the mount would go on from.
+func (s *Store) Session() *Session { return s.session }
+
 // Dir is the store's directory.
 func (s *Store) Dir() string { return s.dir }
 

@@ -85,11 +85,11 @@ func readOrGiveUp(ctx context.Context, r *os.File) ([]byte, error) {
 	return said, err
 }
 
-// serveFor serves in the background, on behalf of the process at the other end of the pipe.
-func (a *app) serveFor(parent *os.File, spec mountSpec) error {
+// superviseFor supervises in the background, on behalf of the process at the other end of the pipe.
+func (a *app) superviseFor(parent *os.File, spec mountSpec) error {
 	defer parent.Close()
 	ready := false
-	err := a.serve(context.Background(), spec, newDaemonLog(nil), func() {
+	err := a.supervise(context.Background(), spec, newDaemonLog(nil), func() {
 		ready = true
 		_, _ = parent.Write([]byte{readyByte})
 		parent.Close()

@@ -46,6 +46,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	switch {
 	case err == nil:
 		return exitDone
+	case errors.Is(err, errSaid):
+		return exitFailed
 	case !a.started || errors.As(err, &usage):
 		fmt.Fprintf(stderr, "snapfs: %s (see `snapfs --help`)\n", oneLine(err.Error()))
 		return exitUsage

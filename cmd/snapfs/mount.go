@@ -34,17 +34,25 @@ SIGTERM and SIGINT unmount. While files are in use the daemon serves on and ends
 signal takes the mount out of the directory tree at once, so that nothing new can be opened.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			worker, err := asWorker()
+			switch {
+			case err != nil:
+				return err
+			case worker != nil: // which looks at nothing in the mount: it would wait for itself
+				spec.store, spec.mountpoint = args[0], args[1]
+				return a.work(cmd.Context(), spec, worker)
+			}
 			if err := spec.locate(args[0], args[1]); err != nil {
 				return err
 			}
 			if parent := parentPipe(); parent != nil {
-				return a.serveFor(parent, spec)
+				return a.superviseFor(parent, spec)
 			}
 			if err := spec.checkMountpoint(); err != nil {
 				return err
 			}
 			if spec.foreground {
-				return a.serve(cmd.Context(), spec, newDaemonLog(a.stderr), func() {})
+				return a.supervise(cmd.Context(), spec, newDaemonLog(a.stderr), func() {})
 			}
 			return a.startDaemon(cmd.Context(), spec)
 		},
@@ -75,6 +83,9 @@ func (s *snapdirFlag) Set(text string) error {
 // args are the arguments of a process that serves this mount.
 func (m mountSpec) args() []string {
 	args := []string{"mount", "--snapdir=" + m.snapdir.String(), "--map-memory=" + m.mapMemory.String()}
+	if m.foreground {
+		args = append(args, "--foreground")
+	}
 	if reserve := m.reserve.String(); reserve != "" {
 		args = append(args, "--reserve="+reserve)
 	}

@@ -1,6 +1,6 @@
 package main
 
-// The daemon itself: opens the store, serves the mount, and closes everything in order.
+// Serving: a worker opens the store, serves the mount, and closes everything in order.
 
 import (
 	"context"
@@ -24,9 +24,9 @@ import (
 // baseMemory is what the daemon needs beside the maps: request buffers, the index, the garbage collector's slack.
 const baseMemory = 192 << 20
 
-// serve runs a mount until it is unmounted, and calls ready once it answers. A cancelled context ends it as a signal
-// does. What guests flushed is safe at any moment; what they only wrote is flushed when the store is closed.
-func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready func()) error {
+// serve serves a mount until it is unmounted. A cancelled context ends it as a signal does. What guests flushed is safe
+// at any moment; what they only wrote is flushed when the store is closed.
+func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemonLog, w *supervised) error {
 	raiseLimits()
 	if os.Getenv("GOMAXPROCS") == "" {
 		// The session's loops block in the kernel most of the time. With room for them beside the processors, the
@@ -43,6 +43,7 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 		Reserve:   layer.Reserve(spec.reserve),
 		MapMemory: int64(spec.mapMemory),
 		Event:     events.Add,
+		Session:   w.session,
 		Failed: func(err error) {
 			if serving.Load() {
 				endNow(log, err)
@@ -65,8 +66,14 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 	defer release()
 	keeper := startKeeper(store, events, spec.mountpoint)
 	defer keeper.close() // the same
+	devices, err := w.devices()
+	if err != nil {
+		return err
+	}
 	session, err := fs.Mount(store, fs.Options{
 		Mountpoint:     spec.mountpoint,
+		Devices:        devices,
+		Supervision:    w.supervision,
 		SnapdirVisible: spec.snapdir == "visible",
 		Logf:           log.printf,
 		Log:            events,
@@ -75,16 +82,25 @@ func (a *app) serve(ctx context.Context, spec mountSpec, log *daemonLog, ready f
 		Reasons:        keeper.reasons,
 		Progress:       keeper.taker.progress,
 	})
+	if errors.Is(err, fs.ErrOver) {
+		log.printf("closing what a worker left that ended after the mount")
+		keeper.close()
+		return store.Close()
+	}
 	if err != nil {
 		return err
 	}
 	log.printf("serving %s at %s, version %s, pid %d", spec.store, spec.mountpoint, version(), os.Getpid())
 	serving.Store(true)
-	ready()
-	end := make(chan struct{})
-	go endOnSignal(ctx, session, spec.mountpoint, log, signals, end)
+	w.say(saidServing)
+	go w.watch(func() {
+		events.Add("", "unsupervised", "what", "the supervisor is gone; serving until nobody uses the mount")
+		end()
+	})
+	over := make(chan struct{})
+	go endOnSignal(ctx, session, spec.mountpoint, log, signals, over)
 	err = session.Wait()
-	close(end)
+	close(over)
 	keeper.close()
 	if err = errors.Join(err, store.Close()); err != nil {
 		log.printf("closed %s with an error: %v", spec.store, err)

@@ -1,0 +1,112 @@
+package main
+
+// A worker: the process that serves a mount, under a supervisor that starts the next one should it die.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/fs"
+	"github.com/snapfs/snapfs/layer"
+)
+
+// supervised is the worker's side of it.
+type supervised struct {
+	session  *layer.Session
+	pid      int
+	alone    atomic.Bool // the supervisor is gone
+	restarts int
+	lastExit string
+}
+
+// asWorker says whether this process is a worker, and of whom.
+func asWorker() (*supervised, error) {
+	text, ok := os.LookupEnv(workerEnv)
+	if !ok {
+		return nil, nil
+	}
+	os.Unsetenv(workerEnv)
+	unix.CloseOnExec(workerSocket)
+	unix.CloseOnExec(workerSession)
+	restarts, lastExit, _ := strings.Cut(text, ":")
+	w := &supervised{pid: os.Getppid(), lastExit: lastExit}
+	var err error
+	if w.restarts, err = strconv.Atoi(restarts); err != nil {
+		return nil, fmt.Errorf("%s=%s: %w", workerEnv, text, err)
+	}
+	w.session, err = layer.AdoptSession(workerSession)
+	return w, err
+}
+
+// work serves, and tells the supervisor why not.
+func (a *app) work(ctx context.Context, spec mountSpec, w *supervised) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	log := newDaemonLog(nil)
+	if spec.foreground {
+		log = newDaemonLog(a.stderr)
+	}
+	err := a.serve(ctx, cancel, spec, log, w)
+	if err != nil && !w.alone.Load() {
+		w.say(oneLine(err.Error()))
+		return errSaid
+	}
+	return err
+}
+
+// errSaid is an error that the supervisor tells.
+var errSaid = errors.New("told to the supervisor")
+
+func (w *supervised) say(what string) {
+	_ = unix.Sendto(workerSocket, []byte(what), unix.MSG_NOSIGNAL, nil)
+}
+
+// devices asks for the descriptors of the mount.
+func (w *supervised) devices() ([]int, error) {
+	w.say(saidOpened)
+	data, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4*64))
+	for {
+		_, n, _, _, err := unix.Recvmsg(workerSocket, data, control, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("receive the mount's descriptors: %w", err)
+		}
+		messages, err := unix.ParseSocketControlMessage(control[:n])
+		if err != nil || len(messages) != 1 {
+			return nil, errors.New("the supervisor ended before the store was mounted")
+		}
+		return unix.ParseUnixRights(&messages[0])
+	}
+}
+
+// watch calls gone when the supervisor ends: nobody would start the next worker.
+func (w *supervised) watch(gone func()) {
+	var p [64]byte
+	for {
+		n, err := unix.Read(workerSocket, p[:])
+		if err == nil && n > 0 || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		w.alone.Store(true)
+		gone()
+		return
+	}
+}
+
+// supervision is what status shows.
+func (w *supervised) supervision() fs.Supervision {
+	s := fs.Supervision{PID: w.pid, Restarts: w.restarts, LastExit: w.lastExit}
+	if w.alone.Load() {
+		s.PID = 0
+	}
+	return s
+}
