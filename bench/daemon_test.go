@@ -114,7 +114,7 @@ func (m *mount) status() (st status) {
 // counter reads a number out of a file of the daemon's in /proc, as in "rchar: 12" or "VmRSS:	 12 kB".
 func (m *mount) counter(file, key string) int64 {
 	m.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", m.Cmd.Process.Pid, file))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", m.Worker(), file))
 	require.NoError(m.t, err)
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, key+":"); ok {

@@ -125,7 +125,7 @@ func (f fleet) readVM(t testing.TB, m *mount, i int) {
 // openLayers is how many data files the daemon has open.
 func (m *mount) openLayers() (n int) {
 	m.t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fd", m.Cmd.Process.Pid)
+	dir := fmt.Sprintf("/proc/%d/fd", m.Worker())
 	fds, err := os.ReadDir(dir)
 	require.NoError(m.t, err)
 	for _, fd := range fds {

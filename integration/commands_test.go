@@ -267,13 +267,15 @@ func TestWhatIsTold(t *testing.T) {
 	var whole struct {
 		Store, Mountpoint string
 		WorkerPID         int `json:"worker_pid"`
+		SupervisorPID     int `json:"supervisor_pid"`
 		Layers            int
 		Free              int64
 	}
 	require.NoError(t, json.Unmarshal(readFile(t, m.path(".snapshots", "status")), &whole))
 	require.Equal(t, m.store, whole.Store)
 	require.Equal(t, m.dir, whole.Mountpoint)
-	require.Equal(t, m.Cmd.Process.Pid, whole.WorkerPID)
+	require.Equal(t, m.Worker(), whole.WorkerPID)
+	require.Equal(t, m.Cmd.Process.Pid, whole.SupervisorPID)
 	require.Positive(t, whole.Layers)
 	require.Positive(t, whole.Free)
 

@@ -56,7 +56,7 @@ func (h *host) newMount(opts ...string) *mount {
 // while it is copied.
 func (h *host) powerLoss(m *mount) {
 	h.t.Helper()
-	pid := m.Cmd.Process.Pid
+	pid := m.Worker()
 	require.NoError(h.t, unix.Kill(pid, unix.SIGSTOP))
 	require.Eventually(h.t, func() bool { return stopped(pid) }, patience, time.Millisecond)
 	h.cuts++

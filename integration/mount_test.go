@@ -59,8 +59,7 @@ func (m *mount) stop() {
 // kill ends the daemon as a crash does, and clears the dead mount away.
 func (m *mount) kill() {
 	m.t.Helper()
-	require.NoError(m.t, m.Cmd.Process.Kill())
-	<-m.Exited
+	m.Kill()
 	require.NoError(m.t, unix.Unmount(m.dir, unix.MNT_DETACH))
 	m.Daemon = nil
 }
@@ -79,8 +78,7 @@ func (m *mount) cleanup() {
 	}
 	if m.Daemon != nil {
 		_ = unix.Unmount(m.dir, unix.MNT_DETACH) // the test has failed already
-		_ = m.Cmd.Process.Kill()
-		<-m.Exited
+		m.Kill()
 		m.t.Logf("the daemon's log:\n%s", m.Stderr)
 	}
 	if _, err := os.Stat(m.store); err == nil && !m.t.Failed() {

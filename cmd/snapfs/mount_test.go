@@ -45,7 +45,7 @@ func mount(t *testing.T, store, point string, flags ...string) {
 		}
 		if code, _, stderr := snapfs("umount", point); code != exitDone {
 			_ = unix.Unmount(point, unix.MNT_DETACH)
-			_ = unix.PidfdSendSignal(daemon.pidfd, unix.SIGKILL, nil, 0)
+			_ = unix.PidfdSendSignal(daemon.pidfd, unix.SIGKILL, nil, 0) // the worker ends by itself then
 			t.Error(stderr)
 		}
 	})
@@ -238,14 +238,63 @@ func TestDeadDaemon(t *testing.T) {
 	done(t, "create", vm, "base")
 	daemon := watchDaemon(point)
 	defer daemon.close()
-	require.NoError(t, unix.Kill(daemonOf(t, point), unix.SIGKILL))
+	pid := daemonOf(t, point)
+	worker, err := unix.PidfdOpen(pid, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Kill(pid, unix.SIGSTOP), "or it would unmount")
+	require.NoError(t, unix.PidfdSendSignal(daemon.pidfd, unix.SIGKILL, nil, 0))
 	requireEnd(t, daemon)
+	require.NoError(t, unix.PidfdSendSignal(worker, unix.SIGKILL, nil, 0))
+	requireEnd(t, daemonWatch{worker})
+	unix.Close(worker)
 
 	require.Contains(t, refused(t, "list", vm), "snapfs umount")
 	require.Contains(t, refused(t, "mount", store, point), "snapfs umount "+point)
 	done(t, "umount", point)
 	mount(t, store, point)
 	require.Contains(t, done(t, "list", vm), "base")
+}
+
+// A worker that dies is followed by another: what was open stays so, and what was written and not flushed is there.
+func TestDeadWorker(t *testing.T) {
+	store, point := newMount(t)
+	f, err := os.OpenFile(filepath.Join(newVM(t, point, "web", "hello"), "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	for i := range 3 {
+		_, err = f.WriteAt([]byte{'0' + byte(i)}, 5)
+		require.NoError(t, err)
+		pid := daemonOf(t, point)
+		require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+		require.Equal(t, fmt.Sprint("hello", i), start(t, f.Name(), 6))
+		require.NotEqual(t, pid, daemonOf(t, point))
+	}
+	status := done(t, "status", point)
+	require.Regexp(t, `restarts +3`, status)
+	require.Contains(t, status, "signal: killed")
+	require.Contains(t, readLog(t, store), "the worker ended: signal: killed; starting another")
+}
+
+// A supervisor that dies takes nothing along; its worker serves on until nobody uses the mount.
+func TestDeadSupervisor(t *testing.T) {
+	store, point := newMount(t)
+	f, err := os.OpenFile(filepath.Join(newVM(t, point, "web", "hello"), "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	daemon := watchDaemon(point)
+	defer daemon.close()
+	worker, err := unix.PidfdOpen(daemonOf(t, point), 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.PidfdSendSignal(daemon.pidfd, unix.SIGKILL, nil, 0))
+	requireEnd(t, daemon)
+	_, err = f.WriteAt([]byte("J"), 0)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return strings.Contains(readLog(t, store), "unsupervised") }, patience, 10*time.Millisecond)
+	require.NoError(t, f.Close())
+	requireEnd(t, daemonWatch{worker})
+	unix.Close(worker)
+	require.False(t, isMounted(t, point))
+	mount(t, store, point)
+	require.Equal(t, "Jello", start(t, f.Name(), 5))
 }
 
 // A copy of the mount in another mount namespace, a container's for example, keeps the store open.

@@ -119,7 +119,7 @@ func (s *supervisor) start() (*child, error) {
 	cmd.ExtraFiles = []*os.File{theirs, shared}
 	cmd.Env = append(os.Environ(), workerEnv+"="+strconv.Itoa(s.restarts)+":"+s.lastExit)
 	if s.spec.foreground {
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.Stderr = s.log.out
 	}
 	// A terminal's ^C is for the supervisor, which passes it on.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,11 +44,36 @@ func Start(t testing.TB, store, dir string, opts ...string) *Daemon {
 	defer func() {
 		if t.Failed() {
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
-			_ = d.Cmd.Process.Kill()
+			d.Kill()
 		}
 	}()
 	d.await(t, dir)
 	return d
+}
+
+// Worker is the process that serves at present, 0 between two of them.
+func (d *Daemon) Worker() int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", d.Cmd.Process.Pid))
+	var pid int
+	_, _ = fmt.Sscan(string(text), &pid)
+	return pid
+}
+
+// Kill ends the supervisor and its worker as a crash of the whole machine's software would.
+func (d *Daemon) Kill() {
+	worker, err := unix.PidfdOpen(d.Worker(), 0)
+	_ = d.Cmd.Process.Kill()
+	<-d.Exited
+	if err != nil {
+		return
+	}
+	defer unix.Close(worker)
+	_ = unix.PidfdSendSignal(worker, unix.SIGKILL, nil, 0)
+	for {
+		if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(worker), Events: unix.POLLIN}}, -1); n > 0 {
+			return
+		}
+	}
 }
 
 func (d *Daemon) await(t testing.TB, dir string) {
