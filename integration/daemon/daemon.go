@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -53,26 +55,40 @@ func Start(t testing.TB, store, dir string, opts ...string) *Daemon {
 
 // Worker is the process that serves at present, 0 between two of them.
 func (d *Daemon) Worker() int {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", d.Cmd.Process.Pid))
-	var pid int
-	_, _ = fmt.Sscan(string(text), &pid)
-	return pid
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.Cmd.Process.Pid)) // of each thread
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			return pid
+		}
+	}
+	return 0
 }
 
 // Kill ends the supervisor and its worker as a crash of the whole machine's software would.
 func (d *Daemon) Kill() {
-	worker, err := unix.PidfdOpen(d.Worker(), 0)
-	_ = d.Cmd.Process.Kill()
-	<-d.Exited
-	if err != nil {
-		return
+	worker := d.Worker()
+	if worker != 0 {
+		_ = unix.Kill(worker, unix.SIGSTOP) // alone it would unmount
 	}
-	defer unix.Close(worker)
-	_ = unix.PidfdSendSignal(worker, unix.SIGKILL, nil, 0)
-	for {
-		if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(worker), Events: unix.POLLIN}}, -1); n > 0 {
-			return
+	killInTurn(d.Cmd.Process.Pid, worker)
+	<-d.Exited
+}
+
+// killInTurn kills processes one after the other, each once the one before it is gone.
+func killInTurn(pids ...int) {
+	var fds []int
+	for _, pid := range pids {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			fds = append(fds, fd)
 		}
+	}
+	for _, fd := range fds {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		for gone := 0; gone == 0; {
+			gone, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		}
+		unix.Close(fd)
 	}
 }
 
