@@ -1,16 +1,16 @@
 package integration
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/integration/daemon"
 )
 
 // host is a host's file system on a disk of its own, an image behind a loop
@@ -58,7 +58,7 @@ func (h *host) powerLoss(m *mount) {
 	h.t.Helper()
 	pid := m.Worker()
 	require.NoError(h.t, unix.Kill(pid, unix.SIGSTOP))
-	require.Eventually(h.t, func() bool { return stopped(pid) }, patience, time.Millisecond)
+	require.Eventually(h.t, func() bool { return daemon.Stopped(pid) }, patience, time.Millisecond)
 	h.cuts++
 	left := filepath.Join(filepath.Dir(h.image), fmt.Sprintf("disk%d.img", h.cuts))
 	run(h.t, "cp", "--sparse=always", h.image, left)
@@ -67,17 +67,4 @@ func (h *host) powerLoss(m *mount) {
 	require.NoError(h.t, os.Remove(h.image))
 	h.image = left
 	h.mount()
-}
-
-// stopped reports whether all threads of a process have stopped: those amid a
-// system call go on to its end.
-func stopped(pid int) bool {
-	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	for _, path := range stats {
-		stat, err := os.ReadFile(path) // pid (name) state …
-		if err != nil || !strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " T ") {
-			return false
-		}
-	}
-	return len(stats) > 0
 }

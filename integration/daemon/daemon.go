@@ -67,12 +67,29 @@ func (d *Daemon) Worker() int {
 
 // Kill ends the supervisor and its worker as a crash of the whole machine's software would.
 func (d *Daemon) Kill() {
-	worker := d.Worker()
-	if worker != 0 {
-		_ = unix.Kill(worker, unix.SIGSTOP) // alone it would unmount
+	pid := d.Cmd.Process.Pid
+	_ = unix.Kill(pid, unix.SIGSTOP) // or it would start another
+	for !Stopped(pid) {
+		time.Sleep(time.Millisecond)
 	}
-	killInTurn(d.Cmd.Process.Pid, worker)
+	killInTurn(d.Worker(), pid) // alone, a worker would unmount
 	<-d.Exited
+}
+
+// Stopped says whether all threads of a process have stopped, or it is gone: those amid a system call go on to its end.
+func Stopped(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, stat := range stats {
+		text, err := os.ReadFile(stat)
+		if err != nil {
+			continue // it is gone
+		}
+		state := string(text[bytes.LastIndexByte(text, ')')+2])
+		if !strings.Contains("TtZX", state) {
+			return false
+		}
+	}
+	return true
 }
 
 // killInTurn kills processes one after the other, each once the one before it is gone.
