@@ -137,6 +137,8 @@ func (s *server) status() mountStatus {
 	status.Restarts = watched.Restarts
 	if watched.PID != 0 {
 		status.SupervisorPID = &watched.PID
+	}
+	if watched.PID != 0 && s.resends {
 		status.Capabilities = append(status.Capabilities, "take-over")
 	}
 	if watched.LastExit != "" {

@@ -28,6 +28,8 @@ type server struct {
 	listings handles[listing]
 	abouts   handles[[]byte]
 
+	resends bool // the kernel can send requests to another process
+
 	rootChanged atomic.Int64 // when the root's entries last changed, in Unix nanoseconds
 }
 
@@ -38,6 +40,7 @@ func newServer(store *layer.Store, o Options) *server {
 		options:       o,
 		log:           o.Log,
 		failures:      newFailures(o.Log),
+		resends:       true,
 	}
 	s.touchRoot()
 	return s

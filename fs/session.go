@@ -255,6 +255,10 @@ func (s *Session) begin(d device) error {
 	if !status.Ok() || n < outHeader {
 		return fmt.Errorf("answer the kernel's first request: %v", status)
 	}
+	if !resends(first) {
+		d.logf("this kernel can't send requests again (Linux can from 6.9 on): if the process that serves dies, the mount does")
+		s.files.resends = false
+	}
 	if taking {
 		err := d.resend()
 		if gone(err) {
@@ -264,6 +268,15 @@ func (s *Session) begin(d device) error {
 	}
 	d.send(out[:n])
 	return nil
+}
+
+// resends says, by its INIT, whether the kernel can send requests again.
+func resends(init []byte) bool {
+	const hasResend = 1 << (39 - 32) // FUSE_HAS_RESEND of linux/fuse.h, in flags2
+	if len(init) < int(unsafe.Sizeof(fuse.InitIn{})) {
+		return false
+	}
+	return (*fuse.InitIn)(unsafe.Pointer(&init[0])).Flags2&hasResend != 0
 }
 
 // finish waits for all loops and requests, then lets Wait return.
