@@ -242,6 +242,10 @@ func TestDeadDaemon(t *testing.T) {
 	worker, err := unix.PidfdOpen(pid, 0)
 	require.NoError(t, err)
 	require.NoError(t, unix.Kill(pid, unix.SIGSTOP), "or it would unmount")
+	require.Eventually(t, func() bool {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		return err == nil && strings.Contains(string(status), "(stopped)")
+	}, patience, time.Millisecond)
 	require.NoError(t, unix.PidfdSendSignal(daemon.pidfd, unix.SIGKILL, nil, 0))
 	requireEnd(t, daemon)
 	require.NoError(t, unix.PidfdSendSignal(worker, unix.SIGKILL, nil, 0))
