@@ -109,7 +109,7 @@ type mountStatus struct {
 	Capabilities  []string   `json:"capabilities"`
 }
 
-// status describes the mount. No layer has checksums yet.
+// status describes the mount.
 func (s *server) status() mountStatus {
 	stats := s.store.Stats()
 	var fastest *string
@@ -124,7 +124,7 @@ func (s *server) status() mountStatus {
 		RetiredLayers: stats.RetiredLayers,
 		LayerBytes:    stats.LayerBytes,
 		ReclaimBytes:  stats.ReclaimBytes,
-		UnsummedBytes: stats.LayerBytes,
+		UnsummedBytes: stats.UnsummedBytes,
 		MemoryBytes:   s.store.MemoryBytes(),
 		Free:          stats.Free,
 		Reserve:       stats.Reserve,

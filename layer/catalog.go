@@ -74,6 +74,7 @@ type layerRecord struct {
 	Created int64     `json:"created"`          // ns since 1970
 	Blocks  int64     `json:"blocks,omitempty"` // blocks of data it holds
 	HasFile bool      `json:"data,omitempty"`   // it has a data file
+	Summed  bool      `json:"summed,omitempty"` // its blocks have checksums
 	Cut     *uint64   `json:"cut,omitempty"`    // from this block up nothing below shows
 	Void    *uint64   `json:"void,omitempty"`   // from this block up its own do not count either; not below Cut
 	Log     *logMark  `json:"log,omitempty"`    // how much of a session's log it has

@@ -122,6 +122,9 @@ func (k *check) checkCatalog() error {
 		if _, there := k.files[id]; l.HasFile && !there {
 			k.found(layerName(id), "has lost its data file, with %d blocks", l.Blocks)
 		}
+		if _, err := os.Stat(filepath.Join(k.dir, sumsName, fileName(id))); l.Summed && err != nil {
+			k.found(layerName(id), "has lost its checksums")
+		}
 	}
 	for id, n := range c.lineages {
 		if n.Parent == 0 {

@@ -29,6 +29,7 @@ type dataFiles struct {
 	dirFD  int
 	epochs *epochs
 	limit  int
+	sums   *sums
 
 	mu    sync.Mutex // guards opening, closing and what follows
 	clock []*layer   // the open ones
@@ -155,6 +156,9 @@ func (d *dataFiles) unlink(lay *layer) error {
 }
 
 func (d *dataFiles) unlinkID(id LayerID) error {
+	if err := d.sums.remove(id); err != nil {
+		return Errorf(syscall.EIO, "remove checksums: %w", err)
+	}
 	err := faulty("unlink")
 	if err == nil {
 		err = unix.Unlinkat(d.dirFD, fileName(id), 0)

@@ -346,6 +346,7 @@ func copyStore(t tester, from, to string) {
 	copySparse(t, filepath.Join(from, formatName), filepath.Join(to, formatName))
 	copySparse(t, filepath.Join(from, commitsName), filepath.Join(to, commitsName)) // before the index: it may lag
 	copyIndex(t, filepath.Join(from, indexName), filepath.Join(to, indexName))
+	copyTree(t, filepath.Join(from, sumsName), filepath.Join(to, sumsName)) // after the index: it names those that are whole
 }
 
 func exists(path string) bool {

@@ -26,6 +26,7 @@ type layer struct {
 	stray   bool         // it exists, and the index does not know: set while the store is opened
 	logged  uint64       // where in the session log the index has got to: likewise
 	blocks  atomic.Int64 // blocks of data held
+	summed  atomic.Bool  // all of them have checksums
 
 	head atomic.Pointer[headState] // while it is written or sealed
 

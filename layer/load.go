@@ -178,6 +178,7 @@ func (s *Store) loadTree(c *catalog) error {
 		}
 		l := &layer{id: id, file: r.File, lineage: n, created: r.Created, cut: noCut, void: noCut}
 		l.blocks.Store(r.Blocks)
+		l.summed.Store(r.Summed)
 		l.hasFile.Store(r.HasFile || r.Blocks > 0) // what holds blocks has a file: never made anew, never removed
 		if r.Cut != nil {
 			t.cutLocked(l, *r.Cut)

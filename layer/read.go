@@ -85,6 +85,12 @@ func (s *Store) readRun(owner LayerID, p []byte, off int64, wait bool) error {
 	if err != nil {
 		return err
 	}
+	if s.opts.Verify && lay.summed.Load() {
+		if !wait {
+			return ErrWait
+		}
+		return s.readVerified(fd, lay, p, off)
+	}
 	if !wait {
 		return readCached(fd, p, off)
 	}

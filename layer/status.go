@@ -61,6 +61,9 @@ func (s *Store) Stats() Stats {
 	s.tree.eachLocked(func(l *layer) {
 		st.Layers++
 		st.LayerBytes += l.blocks.Load() * blockSize
+		if !l.summed.Load() {
+			st.UnsummedBytes += l.blocks.Load() * blockSize
+		}
 		if !l.liveLocked() {
 			st.RetiredLayers++
 		}

@@ -85,6 +85,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	s.space.blame = s.blame
 	s.work.start(s.flushNowAndThen)
 	s.work.start(s.keepBallast)
+	s.work.start(s.keepSums)
 	s.work.start(s.sampleGrowth)
 	s.work.start(s.images.run)
 	return s, nil
@@ -120,6 +121,9 @@ func (s *Store) openParts() (err error) {
 		return err
 	}
 	if s.data, err = openDataFiles(filepath.Join(s.dir, layersName), s.opts.MaxOpenFiles, &s.epochs); err != nil {
+		return err
+	}
+	if s.data.sums, err = openSums(s.dir); err != nil {
 		return err
 	}
 	s.index, err = blockmap.Open(filepath.Join(s.dir, indexName), blockmap.Options{

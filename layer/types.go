@@ -24,6 +24,7 @@ type Options struct {
 	Reserve      Reserve
 	MapMemory    int64 // bytes for maps in memory; 0: 256 MiB
 	MaxOpenFiles int   // data files open at once; 0: 4,096
+	Verify       bool  // compare what is read with its checksums, where there are any
 
 	// Session is the mount's, with what a worker before this one left in it; it stays the caller's. nil: one of the
 	// store's own.
@@ -189,6 +190,7 @@ type VMStatus struct {
 type Stats struct {
 	Layers, RetiredLayers    int
 	LayerBytes, ReclaimBytes int64
+	UnsummedBytes            int64 // of LayerBytes, what has no checksums: heads, and what was just sealed
 	Free, Reserve            int64
 	Total, Avail             int64
 	GrowthPerHour            int64      // of all VMs, over the last day

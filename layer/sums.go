@@ -1,0 +1,281 @@
+package layer
+
+// Checksums: of each block that a sealed layer holds, made in the background, for what a sealed layer shows never
+// changes. Heads have none.
+//
+//	sums/ID    block b's checksum at offset b × 4, little endian: crc32c of the layer's id and b, 8 bytes each, little
+//	           endian, and the block
+//
+//	write the checksums, sync the file, sync sums/    crash: the start makes them again
+//	commit that the layer has them                    crash: it has them
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+const (
+	sumsName  = "sums"
+	sumSize   = 4
+	sumsAtOne = 256 // blocks read together
+)
+
+// sumsEvery is how often to look for layers that were sealed; tests don't have that long.
+var sumsEvery = 5 * time.Second
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// sumOf is a block's checksum. It says where the block belongs, so that a file in another's place is found, too.
+func sumOf(id LayerID, block uint64, p []byte) uint32 {
+	var place [16]byte
+	binary.LittleEndian.PutUint64(place[:], uint64(id))
+	binary.LittleEndian.PutUint64(place[8:], block)
+	return crc32.Update(crc32.Checksum(place[:], castagnoli), castagnoli, p)
+}
+
+// sums is the directory of the layers' checksums.
+type sums struct{ dir string }
+
+func openSums(store string) (*sums, error) {
+	s := &sums{dir: filepath.Join(store, sumsName)}
+	if err := mkdir(s.dir, os.MkdirAll); err != nil {
+		return nil, Errorf(syscall.EIO, "make %s: %w", s.dir, err)
+	}
+	return s, nil
+}
+
+func (s *sums) path(id LayerID) string { return filepath.Join(s.dir, fileName(id)) }
+
+// remove removes a layer's; that there are none is fine.
+func (s *sums) remove(id LayerID) error {
+	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// read returns the checksums of n blocks from one on.
+func readSums(f *os.File, block uint64, n int) ([]uint32, error) {
+	p := make([]byte, n*sumSize)
+	if _, err := f.ReadAt(p, int64(block)*sumSize); err != nil {
+		return nil, err
+	}
+	found := make([]uint32, n)
+	for i := range found {
+		found[i] = binary.LittleEndian.Uint32(p[i*sumSize:])
+	}
+	return found, nil
+}
+
+// keepSums makes checksums of what has been sealed, one layer after another, until the store is closed.
+func (s *Store) keepSums() {
+	failed := make(map[*layer]bool)
+	tick := time.NewTicker(sumsEvery)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+		if first {
+			s.dropStraySums()
+		}
+		for _, l := range s.layersToSum() {
+			if failed[l] {
+				continue // until the next start
+			}
+			if err := s.sumLayer(l); err != nil && !errors.Is(err, errStopped) {
+				failed[l] = true
+				s.opts.Event("", "sum-failed", "layer", uint64(l.id), "error", err.Error())
+			}
+		}
+	}
+}
+
+// dropStraySums removes the checksums of layers that are gone, and such as were never finished.
+func (s *Store) dropStraySums() {
+	entries, err := readDir(s.data.sums.dir)
+	if err != nil {
+		s.opts.Event("", "sum-failed", "error", err.Error())
+	}
+	for _, entry := range entries {
+		id, err := strconv.ParseUint(entry.Name(), 16, 64)
+		if err != nil {
+			continue
+		}
+		if l := s.tree.layer(LayerID(id)); l == nil || !l.summed.Load() {
+			_ = s.data.sums.remove(LayerID(id))
+		}
+	}
+}
+
+// sealedLayers are those that nobody writes any more and that hold something, in order.
+func (s *Store) sealedLayers(summed bool) (found []*layer) {
+	s.tree.RLock()
+	defer s.tree.RUnlock()
+	for _, n := range s.tree.lineages {
+		for _, l := range n.layers {
+			if l.snap != nil && l.head.Load() == nil && l.hasFile.Load() && l.summed.Load() == summed {
+				found = append(found, l)
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b *layer) int { return int(int64(a.id) - int64(b.id)) })
+	return found
+}
+
+func (s *Store) layersToSum() []*layer { return s.sealedLayers(false) }
+
+// sumLayer makes the checksums of a layer. It rests as long as it works, so that guests have the disk.
+func (s *Store) sumLayer(l *layer) error {
+	f, err := openFile(s.data.sums.path(l.id), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = s.eachBlock(l, func(block uint64, data []byte) error {
+		p := make([]byte, 0, sumsAtOne*sumSize)
+		for i := 0; i < len(data); i += blockSize {
+			p = binary.LittleEndian.AppendUint32(p, sumOf(l.id, block+uint64(i/blockSize), data[i:i+blockSize]))
+		}
+		_, err := f.WriteAt(p, int64(block)*sumSize)
+		return err
+	})
+	if err == nil {
+		err = errors.Join(faulty("sync"), f.Sync(), syncDirectory(s.data.sums.dir))
+	}
+	there := false
+	if err == nil {
+		err = s.update(func(tx *blockmap.Tx) error {
+			return editIfThere(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) { r.Summed, there = true, true })
+		})
+	}
+	if err != nil || !there {
+		return errors.Join(err, s.data.sums.remove(l.id))
+	}
+	l.summed.Store(true)
+	return nil
+}
+
+// errStopped says that the store is being closed.
+var errStopped = errors.New("the store is being closed")
+
+// eachBlock calls fn for runs of the blocks that a sealed layer holds. It reads at no more than half the disk's speed.
+func (s *Store) eachBlock(l *layer, fn func(block uint64, data []byte) error) error {
+	buffer := make([]byte, sumsAtOne*blockSize)
+	for next := uint64(0); ; {
+		var regions []uint64
+		err := s.index.View(func(tx *blockmap.Tx) (err error) {
+			regions, err = touchedFrom(tx, l, next, regionsAtOnce)
+			return err
+		})
+		if err != nil || len(regions) == 0 {
+			return err
+		}
+		for _, region := range regions {
+			if err := s.eachBlockOf(l, region, buffer, fn); err != nil {
+				return err
+			}
+			next = region + 1
+		}
+	}
+}
+
+func (s *Store) eachBlockOf(l *layer, region uint64, buffer []byte, fn func(block uint64, data []byte) error) error {
+	held, err := s.heldBy(l, region)
+	if err != nil {
+		return err
+	}
+	held.Runs(func(from, to int) {
+		for ; from < to && err == nil; from += sumsAtOne {
+			began := time.Now()
+			block := region*blockmap.RegionBlocks + uint64(from)
+			p := buffer[:min(sumsAtOne, to-from)*blockSize]
+			if err = s.readLayer(l, p, int64(block)*blockSize); err == nil {
+				err = fn(block, p)
+			}
+			select {
+			case <-s.stop:
+				err = errStopped
+			case <-time.After(time.Since(began)):
+			}
+		}
+	})
+	return err
+}
+
+// heldBy are the blocks of a region that a sealed layer holds.
+func (s *Store) heldBy(l *layer, region uint64) (held blockmap.Bitmap, err error) {
+	err = s.index.View(func(tx *blockmap.Tx) error {
+		s.tree.RLock()
+		defer s.tree.RUnlock()
+		r, err := l.recordLocked(tx, region)
+		held = r.Data
+		return err
+	})
+	return held, err
+}
+
+// readLayer reads from a layer's data file.
+func (s *Store) readLayer(l *layer, p []byte, off int64) error {
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	fd, err := s.data.open(l, false)
+	if err != nil {
+		return err
+	}
+	return readBlocks(fd, l, p, off)
+}
+
+// readVerified reads a run from a layer that has checksums, and returns EIO rather than what is not what was written.
+func (s *Store) readVerified(fd int, l *layer, p []byte, off int64) error {
+	from, to := off&^(blockSize-1), (off+int64(len(p))+blockSize-1)&^(blockSize-1)
+	whole := p
+	if int64(len(p)) != to-from {
+		whole = make([]byte, to-from)
+	}
+	if err := readBlocks(fd, l, whole, from); err != nil {
+		return err
+	}
+	wrong, err := s.mismatch(l, uint64(from)/blockSize, whole)
+	if err != nil {
+		return err
+	}
+	if len(wrong) > 0 {
+		return Errorf(syscall.EIO, "block %d of data file %s is damaged: its checksum does not match", wrong[0], fileName(l.id))
+	}
+	copy(p, whole[off-from:])
+	return nil
+}
+
+// mismatch returns the blocks that are not what their checksums say.
+func (s *Store) mismatch(l *layer, block uint64, data []byte) (wrong []uint64, err error) {
+	f, err := os.OpenFile(s.data.sums.path(l.id), os.O_RDONLY|unix.O_NOATIME, 0)
+	if err != nil {
+		return nil, Errorf(syscall.EIO, "the checksums of data file %s can't be read: %w", fileName(l.id), err)
+	}
+	defer f.Close()
+	want, err := readSums(f, block, len(data)/blockSize)
+	if err != nil {
+		return nil, Errorf(syscall.EIO, "the checksums of data file %s can't be read: %w", fileName(l.id), err)
+	}
+	for i, sum := range want {
+		b := block + uint64(i)
+		if sumOf(l.id, b, data[i*blockSize:(i+1)*blockSize]) != sum {
+			wrong = append(wrong, b)
+		}
+	}
+	return wrong, nil
+}
