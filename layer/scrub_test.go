@@ -53,7 +53,7 @@ func sealed(t *testing.T, s *Store) (v *VM, f *File, lower *layer) {
 func TestScrub(t *testing.T) {
 	sumSoon(t)
 	s := newStore(t, Options{})
-	v, f, lower := sealed(t, s)
+	_, _, lower := sealed(t, s)
 	require.EqualValues(t, 700*blockSize, s.Stats().LayerBytes)
 	summed(t, s)
 	require.EqualValues(t, 100*blockSize, s.Stats().UnsummedBytes, "the head has none")
@@ -79,8 +79,8 @@ func TestScrub(t *testing.T) {
 	summed(t, s)
 
 	// What is given up is nobody's loss.
-	v = vmNamed(t, s, "web")
-	f = fileNamed(t, v, "root")
+	v := vmNamed(t, s, "web")
+	f := fileNamed(t, v, "root")
 	write(t, f, blocksOf(3, 600), 1000*blockSize)
 	flush(t, f)
 	drop(t, v, "s")
