@@ -74,15 +74,24 @@ func start(t *testing.T, path string, n int) string {
 	return string(p)
 }
 
-// daemonOf is the pid of the daemon behind a mount.
+// processes are the pids of those behind a mount.
+type processes struct {
+	Worker     int `json:"worker_pid"`
+	Supervisor int `json:"supervisor_pid"`
+}
+
+func statusOf(t *testing.T, point string) (p processes) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(done(t, "status", "--json", point)), &p))
+	require.NotZero(t, p.Worker)
+	require.NotZero(t, p.Supervisor)
+	return p
+}
+
+// daemonOf is the pid of the worker behind a mount.
 func daemonOf(t *testing.T, point string) int {
 	t.Helper()
-	var status struct {
-		Worker int `json:"worker_pid"`
-	}
-	require.NoError(t, json.Unmarshal([]byte(done(t, "status", "--json", point)), &status))
-	require.NotZero(t, status.Worker)
-	return status.Worker
+	return statusOf(t, point).Worker
 }
 
 // requireEnd waits for the end of a daemon.
@@ -238,19 +247,20 @@ func TestDeadDaemon(t *testing.T) {
 	done(t, "create", vm, "base")
 	daemon := watchDaemon(point)
 	defer daemon.close()
-	pid := daemonOf(t, point)
-	worker, err := unix.PidfdOpen(pid, 0)
+	worker, err := unix.PidfdOpen(daemonOf(t, point), 0)
 	require.NoError(t, err)
-	require.NoError(t, unix.Kill(pid, unix.SIGSTOP), "or it would unmount")
+	// The supervisor would start another worker, and a worker alone would unmount.
+	require.NoError(t, unix.PidfdSendSignal(daemon.pidfd, unix.SIGSTOP, nil, 0))
+	pid := statusOf(t, point).Supervisor
 	require.Eventually(t, func() bool {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		return err == nil && strings.Contains(string(status), "(stopped)")
 	}, patience, time.Millisecond)
-	require.NoError(t, unix.PidfdSendSignal(daemon.pidfd, unix.SIGKILL, nil, 0))
-	requireEnd(t, daemon)
 	require.NoError(t, unix.PidfdSendSignal(worker, unix.SIGKILL, nil, 0))
 	requireEnd(t, daemonWatch{worker})
 	unix.Close(worker)
+	require.NoError(t, unix.PidfdSendSignal(daemon.pidfd, unix.SIGKILL, nil, 0))
+	requireEnd(t, daemon)
 
 	require.Contains(t, refused(t, "list", vm), "snapfs umount")
 	require.Contains(t, refused(t, "mount", store, point), "snapfs umount "+point)
