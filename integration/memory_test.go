@@ -265,7 +265,7 @@ func TestMemoryGivenUp(t *testing.T) {
 
 	// The whole memory does not fit above the reserve.
 	full := filepath.Join(h.dir, "full")
-	run(t, "fallocate", "-l", "500MiB", full)
+	run(t, "fallocate", "-l", "560MiB", full)
 	failCommand(t, syscall.ENOSPC, vm, "create", "one memory=true")
 	goesOn()
 	// It was taken for less than it is, and outgrows what is there.

@@ -153,10 +153,10 @@ func (k *check) checkOwners() {
 	names := make(map[string]FileID)
 	for id, f := range c.files {
 		object := fmt.Sprintf("%s/%s", c.vms[f.VM].Name, f.Name)
-		if _, ok := c.vms[f.VM]; !ok {
-			k.found(object, "is of VM %d, which is missing", f.VM)
-		}
-		if !f.Unlinked { // by then it was open; the start removes it
+		if !f.Unlinked { // one that is was open, perhaps longer than its VM was there; the start removes it
+			if _, ok := c.vms[f.VM]; !ok {
+				k.found(object, "is of VM %d, which is missing", f.VM)
+			}
 			if other, taken := names[object]; taken {
 				k.found(object, "is the name of files %d and %d", id, other)
 			}

@@ -112,6 +112,11 @@ func (i *Image) finish() (size int64, err error) {
 	if size, err = i.written(); err != nil {
 		return 0, err
 	}
+	if size > i.allocated { // the last of it came when nobody was asked any more
+		if err := i.store.space.take(0); err != nil {
+			return 0, err
+		}
+	}
 	if size == 0 {
 		return 0, Errorf(syscall.EIO, "nothing was written of the machine's memory")
 	}

@@ -121,6 +121,7 @@ type saving struct {
 	began     time.Time
 	firstPass time.Duration // what it took, once it is over
 	stoppedAt time.Time     // since when the machine stands still
+	continued bool          // it was told to finish
 }
 
 // run hands QEMU the file and returns once the image is complete and the machine stands still.
@@ -210,7 +211,8 @@ func (v *saving) step(ctx context.Context) (done bool, err error) {
 			return false, v.qmp.Stop(ctx)
 		}
 	}
-	if paused {
+	if paused && !v.continued {
+		v.continued = true // its status may be what it was for a moment
 		return false, v.qmp.Execute(ctx, "migrate-continue", map[string]any{"state": now.Status}, nil)
 	}
 	return false, nil
