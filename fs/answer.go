@@ -38,6 +38,9 @@ type (
 		Snapshot layer.SnapshotInfo `json:"snapshot"`
 		VM       string             `json:"vm"` // the new one
 	}
+	scrubAnswer struct {
+		Scrub layer.ScrubReport `json:"scrub"`
+	}
 	errorAnswer struct {
 		Error errorText `json:"error"`
 	}
@@ -52,6 +55,9 @@ func (s *server) run(n node, text []byte, root bool) ([]byte, error) {
 	_, which := n.control()
 	if !which.isWriter() {
 		return nil, layer.Errorf(syscall.EACCES, "%s takes no commands", which.name())
+	}
+	if which == controlScrub {
+		return s.scrub(text)
 	}
 	vm, err := s.vmOf(n)
 	if err != nil {
@@ -69,6 +75,22 @@ func (s *server) run(n node, text []byte, root bool) ([]byte, error) {
 		return failed(err), err
 	}
 	return marshal(answer), nil
+}
+
+// scrub compares all data with its checksums. What it finds is in the answer, and in the log.
+func (s *server) scrub(text []byte) ([]byte, error) {
+	if _, err := parseCommand(controlScrub, text); err != nil {
+		return failed(err), s.noteCommand("", controlScrub, err)
+	}
+	report, err := s.store.Scrub()
+	if err != nil {
+		return failed(err), s.noteCommand("", controlScrub, err)
+	}
+	for _, f := range report.Findings {
+		s.log.Add("", "damaged", "object", f.Object, "text", f.Text)
+	}
+	err = s.noteCommand("", controlScrub, nil, "layers", report.Layers, "bytes", report.Bytes, "findings", len(report.Findings))
+	return marshal(scrubAnswer{report}), err
 }
 
 // execute runs a command on a VM and notes in the log how it went.

@@ -26,13 +26,14 @@ const (
 	controlUndo
 	controlClone
 	controlPolicy
+	controlScrub
 )
 
 var (
 	vmControls = []control{controlCreate, controlDelete, controlRename, controlRevert,
 		controlPreview, controlCommit, controlUndo, controlClone, controlPolicy,
 		controlTree, controlList, controlStatus, controlLog}
-	mountControls = []control{controlStatus, controlList, controlLog}
+	mountControls = []control{controlStatus, controlList, controlLog, controlScrub}
 )
 
 // controlsOf lists the control files of a VM's .snapshots, or for 0 of the mount's.

@@ -50,6 +50,9 @@ Makes another VM that begins as the snapshot, at once and without copying data. 
 	controlPolicy: {"policy", `policy: write one JSON document; it becomes the VM's policy, and what it leaves out is as by default.
 Reading the file gives the policy in full.
 `},
+	controlScrub: {"scrub", `scrub: write an empty line, then read the answer from the same open file.
+Compares all data that has checksums with them; with much data that takes long. Guests go on.
+`},
 	controlTree:   {name: "tree"},
 	controlList:   {name: "list"},
 	controlStatus: {name: "status"},

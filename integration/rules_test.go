@@ -171,7 +171,7 @@ func TestVisibleSnapshotDirectory(t *testing.T) {
 	vm := m.vm("vm")
 	require.Contains(t, names(t, vm), ".snapshots")
 	require.Contains(t, names(t, m.dir), ".snapshots")
-	require.ElementsMatch(t, strings.Fields("status list log"), names(t, m.path(".snapshots")))
+	require.ElementsMatch(t, strings.Fields("status list log scrub"), names(t, m.path(".snapshots")))
 }
 
 // TestControlFilePermissions has others than the VM's owner try its controls.

@@ -21,9 +21,13 @@ type ScrubReport struct {
 }
 
 // Scrub compares all data that has checksums with them, while guests go on. It reads at no more than half the disk's
-// speed. What it finds is told, and nothing changed.
+// speed. What it finds is told, and nothing changed. EBUSY while another one runs.
 func (s *Store) Scrub() (ScrubReport, error) {
 	report := ScrubReport{Findings: []Finding{}}
+	if !s.scrubbing.TryLock() {
+		return report, Errorf(syscall.EBUSY, "a scrub is under way already")
+	}
+	defer s.scrubbing.Unlock()
 	for _, l := range s.sealedLayers(true) {
 		err := s.scrubLayer(l, &report)
 		if errors.Is(err, errStopped) {

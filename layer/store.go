@@ -46,6 +46,8 @@ type Store struct {
 	closing sync.Once
 	closed  error
 
+	scrubbing sync.Mutex // one at a time
+
 	chains sync.RWMutex // shared while a chain is made and put to use, exclusive while all in use are made anew
 
 	heldBytes paced[map[*VM]int64]

@@ -87,6 +87,7 @@ func (a *app) rootCmd() *cobra.Command {
 		a.policyCmd(), a.quiesceCmd(),
 		a.importCmd(), a.exportCmd(),
 		a.checkCmd(),
+		a.scrubCmd(),
 	)
 	return root
 }

@@ -20,6 +20,7 @@ type mountSpec struct {
 	snapdir           snapdirFlag
 	reserve           reserveFlag
 	mapMemory         sizeFlag
+	verify            bool
 }
 
 func (a *app) mountCmd() *cobra.Command {
@@ -62,6 +63,7 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 	flags.Var(&spec.snapdir, "snapdir", "whether directories list .snapshots: `hidden|visible`")
 	flags.Var(&spec.reserve, "reserve", "refuse writes that take space when less than `SIZE` (16GiB, 5%) is free (default 5%, within 128MiB and 4GiB)")
 	flags.Var(&spec.mapMemory, "map-memory", "keep at most `SIZE` of maps in memory (default 256MiB)")
+	flags.BoolVar(&spec.verify, "verify", false, "compare with its checksum what is read of snapshots: EIO rather than damaged data")
 	flags.Lookup("map-memory").DefValue = ""
 	return cmd
 }
@@ -85,6 +87,9 @@ func (m mountSpec) args() []string {
 	args := []string{"mount", "--snapdir=" + m.snapdir.String(), "--map-memory=" + m.mapMemory.String()}
 	if m.foreground {
 		args = append(args, "--foreground")
+	}
+	if m.verify {
+		args = append(args, "--verify")
 	}
 	if reserve := m.reserve.String(); reserve != "" {
 		args = append(args, "--reserve="+reserve)

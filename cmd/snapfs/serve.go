@@ -42,6 +42,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	store, err := layer.Open(spec.store, layer.Options{
 		Reserve:   layer.Reserve(spec.reserve),
 		MapMemory: int64(spec.mapMemory),
+		Verify:    spec.verify,
 		Event:     events.Add,
 		Session:   w.session,
 		Failed: func(err error) {

@@ -1,0 +1,64 @@
+package main
+
+// snapfs scrub: compares all data with its checksums, while the store is mounted.
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapfs/snapfs/layer"
+)
+
+func (a *app) scrubCmd() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "scrub MOUNT",
+		Short: "Compare the data of all snapshots with its checksums",
+		Long: `Compare the data that snapshots have sealed with its checksums, at no more than half the disk's speed, while guests go on.
+Data that was written since a VM's last snapshot has none. Nothing is changed.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return a.scrub(args[0], asJSON) },
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (a *app) scrub(mountpoint string, asJSON bool) error {
+	p, err := openPlace(mountpoint)
+	if err != nil {
+		return err
+	}
+	if p.isVM() {
+		return fmt.Errorf("%s is a VM: name the mount, all of it is compared", mountpoint)
+	}
+	done := a.working("comparing")
+	reply, err := p.tell("scrub", []byte("\n"))
+	done()
+	if err != nil {
+		return err
+	}
+	var said struct {
+		Scrub layer.ScrubReport `json:"scrub"`
+	}
+	if err := json.Unmarshal(reply.text, &said); err != nil {
+		return fmt.Errorf("the answer makes no sense: %w", err)
+	}
+	report := said.Scrub
+	if asJSON {
+		if err := writeJSON(a.stdout, report); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range report.Findings {
+			fmt.Fprintf(a.stdout, "%s: %s\n", f.Object, oneLine(f.Text))
+		}
+		fmt.Fprintf(a.stdout, "%s, %s compared; %s without checksums yet\n",
+			count(report.Layers, "layer"), showSize(report.Bytes), showSize(report.Unsummed))
+	}
+	if n := len(report.Findings); n > 0 {
+		return fmt.Errorf("%s: %s", mountpoint, count(n, "finding"))
+	}
+	return nil
+}
