@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
@@ -313,4 +314,40 @@ func TestDaemonKilledWhileSavingMemory(t *testing.T) {
 		return strings.Contains(string(state), `"running": true`)
 	}, patience, 10*time.Millisecond)
 	g.Kill()
+}
+
+// TestWorkerKilledWhileSavingMemory: another worker takes over, and the guest,
+// whose disk stays, runs on. A snapshot whose instant had come is there, without
+// the memory, and says so.
+func TestWorkerKilledWhileSavingMemory(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	vm := m.vm("busy")
+	w := startWriter(t, m.disk("busy", "disk.img", 64<<20))
+	p := newMonitorProxy(t, w.MonitorPath())
+	mustSnapfs(t, "policy", vm, "set", "quiesce.qmp="+p.path)
+	for _, at := range []string{"migrate-continue", "cont"} {
+		var status struct {
+			Worker int `json:"worker_pid"`
+		}
+		require.NoError(t, json.Unmarshal(readFile(t, m.path(".snapshots", "status")), &status))
+		killed := make(chan error, 1)
+		p.once(at, func() { killed <- syscall.Kill(status.Worker, syscall.SIGKILL) })
+		least := w.synced()
+		require.NotZero(t, snapfs(t, "create", vm, "at-"+at, "--memory").code)
+		require.NoError(t, <-killed)
+		require.Greater(t, w.goesOn(), least)
+		require.Eventually(t, func() bool {
+			return len(names(t, filepath.Join(m.store, "memory")))+len(names(t, filepath.Join(m.store, "frozen"))) == 0
+		}, patience, 10*time.Millisecond)
+		for _, s := range list(t, vm) {
+			require.Equal(t, "at-cont", s.Name)
+			require.Nil(t, s.Memory)
+			require.Contains(t, *s.Warning, "before the machine's memory was saved")
+		}
+	}
+	mustCommand(t, vm, "create", "good memory=true")
+	least := w.goesOn()
+	require.NoError(t, w.Quit(t.Context()))
+	require.GreaterOrEqual(t, countSound(t, m.path("busy", "disk.img")), least)
 }

@@ -40,7 +40,6 @@ type Pending struct {
 	snap  *Snapshot
 	heads *heads
 	image *Image // of the machine's memory, or nil
-	about []byte // the machine's description
 	old   []left // once swapped
 	swap  hold   // of the log's record of that
 	done  sync.Once
@@ -104,7 +103,7 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 	if err := n.fits(files); err != nil {
 		return nil, err
 	}
-	h := &heads{vm: v, snap: n}
+	h := &heads{vm: v, snap: n, about: o.Machine}
 	for _, f := range files {
 		f.awaitVoid()
 		if err := f.Flush(true); err != nil {
@@ -112,7 +111,7 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 		}
 		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head})
 	}
-	return &Pending{vm: v, snap: n, heads: h, image: o.Image, about: o.Machine}, h.prepare()
+	return &Pending{vm: v, snap: n, heads: h, image: o.Image}, h.prepare()
 }
 
 // fits refuses, before anything is done, a snapshot whose record would be too large for the index: 1 MiB. Quotes and
@@ -329,9 +328,6 @@ func (p *Pending) commit() error {
 	return v.store.updateFreeing(func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tablePrepared, v.id))
 		put(tx, catalogKey(tableSnapshot, n.id), n.snapshotRecord)
-		if p.about != nil {
-			tx.Put(catalogKey(tableMachine, n.id), p.about)
-		}
 		for i, nh := range p.heads.new {
 			err := edit(tx, catalogKey(tableFile, nh.file.id), func(r *fileRecord) {
 				r.Head = nh.head.id

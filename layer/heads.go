@@ -24,9 +24,10 @@ type newHead struct {
 
 // heads are those of one operation.
 type heads struct {
-	vm   *VM
-	snap *Snapshot // that leaves the old heads behind, if guests go on with the new ones before it is committed
-	new  []newHead
+	vm    *VM
+	snap  *Snapshot // that leaves the old heads behind, if guests go on with the new ones before it is committed
+	new   []newHead
+	about []byte // the machine's description, for snap
 }
 
 func (s *Store) newLayer(file FileID, n *lineage) *layer {
@@ -45,6 +46,9 @@ func (h *heads) prepare() error {
 	h.place()
 	err := h.vm.store.update(func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tablePrepared, h.vm.id), h.prepared())
+		if h.about != nil {
+			tx.Put(catalogKey(tableMachine, h.snap.id), h.about)
+		}
 		return h.put(tx)
 	})
 	if err != nil {

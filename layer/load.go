@@ -151,6 +151,9 @@ func (s *Store) undoPrepared(c *catalog) error {
 }
 
 func dropPrepared(tx *blockmap.Tx, p preparedRecord) {
+	if p.ID != 0 {
+		tx.Delete(catalogKey(tableMachine, p.ID))
+	}
 	for _, id := range p.Layers {
 		tx.Delete(catalogKey(tableLayer, id))
 		tx.Put(catalogKey(tableUnlink, id), nil)

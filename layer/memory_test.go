@@ -267,6 +267,39 @@ func TestMemoryReserve(t *testing.T) {
 	require.NoError(t, i.Discard())
 }
 
+// A description is there with its snapshot, and not without.
+func TestMachineOfASnapshotGivenUp(t *testing.T) {
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	makeFile(t, v, "root", blockSize)
+	count := func() (n int) {
+		require.NoError(t, s.index.View(func(tx *blockmap.Tx) error {
+			return tx.Scan([]byte{tableMachine}, func(_, _ []byte) error { n++; return nil })
+		}))
+		return n
+	}
+	o := CreateOptions{Name: "one", Machine: []byte(`{}`)}
+	p, err := v.PrepareSnapshot(o)
+	require.NoError(t, err)
+	p.Abort()
+	require.Zero(t, count())
+	p, err = v.PrepareSnapshot(o)
+	require.NoError(t, err)
+	p.Swap()
+	_, err = p.Seal(func() Verdict { return Verdict{Err: syscall.ETIMEDOUT} })
+	require.Error(t, err)
+	require.Zero(t, count())
+	_, err = v.CreateSnapshot(o)
+	require.NoError(t, err)
+	require.Equal(t, 1, count())
+	_, err = v.PrepareSnapshot(CreateOptions{Name: "two", Machine: []byte(`{}`)})
+	require.NoError(t, err)
+	require.Equal(t, 2, count())
+	s = kill(t, s, t.TempDir())
+	t.Cleanup(func() { _ = s.Close() })
+	require.Equal(t, 1, count(), "a start undoes what was prepared")
+}
+
 // What a crash leaves at each step: an image of a snapshot that is not there goes, one that was being packed is packed,
 // one that was packed loses what is left of its first form.
 func TestMemoryAfterACrash(t *testing.T) {
