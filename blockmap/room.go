@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sys/unix"
@@ -41,8 +42,9 @@ type room struct {
 	dir    string
 	ask    func(bytes int64, now bool) bool
 	db     *badger.DB
-	filled int64    // bytes of entries in the memtable, a little more than there are
-	next   *os.File // the log of the next memtable: no bytes yet, which makes Badger take it for a new one, but all its room
+	taking atomic.Bool // what was asked for is about to be taken
+	filled int64       // bytes of entries in the memtable, a little more than there are
+	next   *os.File    // the log of the next memtable: no bytes yet, which makes Badger take it for a new one, but all its room
 }
 
 func newRoom(dir string, ask func(int64, bool) bool) *room {
@@ -112,6 +114,7 @@ func (r *room) wrote(p *pending) {
 	_ = r.next.Close()
 	r.filled, r.next = size, nil
 	r.makeNext()
+	r.taking.Store(false) // by now there is a log more
 }
 
 // left is how many bytes may be committed, as the file system is now. What gives room back may go on where others may not,
@@ -123,8 +126,12 @@ func (r *room) left(freeing bool) int64 {
 	if r.next == nil {
 		r.makeNext()
 	}
+	now := r.filled >= beforeTaking
+	if now {
+		r.taking.Store(true) // first: what is given up for it must not be taken back
+	}
 	switch {
-	case r.ask(r.need(), r.filled >= beforeTaking):
+	case r.ask(r.need(), now):
 		return math.MaxInt64
 	case freeing:
 		return beforeNoMore - r.filled
@@ -151,6 +158,9 @@ func (r *room) need() int64 {
 
 // settled says whether Badger has written all that was asked for, and removed what that replaced.
 func (r *room) settled() bool {
+	if r.taking.Load() {
+		return false
+	}
 	logs, _ := filepath.Glob(filepath.Join(r.dir, memPattern))
 	files, _ := filepath.Glob(filepath.Join(r.dir, "*.sst"))
 	levels := r.db.Levels()

@@ -27,8 +27,8 @@ const (
 
 type ballast struct {
 	file *os.File
-	want int64 // bytes
-	mu   sync.Mutex
+	want int64        // bytes
+	mu   sync.Mutex   // held from measuring what is free until it is taken or given
 	held atomic.Int64 // bytes; changed under mu
 }
 
@@ -47,10 +47,8 @@ func openBallast(dir string, want int64) (*ballast, error) {
 	return b, nil
 }
 
-// release gives all of it back to the file system, and says how much that was.
-func (b *ballast) release() (int64, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// releaseLocked gives all of it back to the file system, and says how much that was.
+func (b *ballast) releaseLocked() (int64, error) {
 	if err := b.file.Truncate(0); err != nil {
 		return 0, err
 	}
@@ -58,10 +56,8 @@ func (b *ballast) release() (int64, error) {
 	return b.held.Swap(0), b.file.Sync()
 }
 
-// grow holds more of it, as far as free bytes go, and says how much.
-func (b *ballast) grow(free int64) (int64, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// growLocked holds more of it, as far as free bytes go, and says how much.
+func (b *ballast) growLocked(free int64) (int64, error) {
 	held := b.held.Load()
 	size := min(b.want, held+free-ballastSpare)
 	if size < held+ballastStep && size < b.want || size <= held {

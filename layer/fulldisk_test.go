@@ -126,7 +126,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		require.NoError(t, turnOver(s))
 		require.Eventually(t, s.index.Settled, time.Minute, time.Millisecond)
-		s.space.restock()
+		s.space.restock(s.index.Settled)
 		rival.eat(t)
 	}
 	require.NotZero(t, events.count("ballast-released"))
@@ -166,9 +166,11 @@ func TestFullDiskWithoutBallast(t *testing.T) {
 	flush(t, f)
 	rival := newOthers(t, d.mount)
 	rival.eat(t)
-	_, err = s.space.ballast.release()
+	s.space.ballast.mu.Lock() // for the moment, nobody makes it anew
+	_, err = s.space.ballast.releaseLocked()
 	require.NoError(t, err)
 	rival.eat(t)
+	s.space.ballast.mu.Unlock()
 
 	require.ErrorIs(t, turnOver(s), syscall.ENOSPC)
 	write(t, f, blocksOf(3, 1), 0)

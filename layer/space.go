@@ -122,6 +122,10 @@ func (p *space) usable() int64 {
 
 // room says whether the index can have n bytes, and gives the ballast up for them when that is to be now.
 func (p *space) room(n int64, now bool) bool {
+	if now {
+		p.ballast.mu.Lock()
+		defer p.ballast.mu.Unlock()
+	}
 	held, free := p.ballast.held.Load(), p.usable()
 	if free >= n || free+held < n {
 		return free >= n
@@ -129,7 +133,7 @@ func (p *space) room(n int64, now bool) bool {
 	if !now {
 		return true
 	}
-	given, err := p.ballast.release()
+	given, err := p.ballast.releaseLocked()
 	if err != nil {
 		p.event("", "ballast-failed", "error", err.Error())
 		return false
@@ -138,12 +142,14 @@ func (p *space) room(n int64, now bool) bool {
 	return p.usable() >= n
 }
 
-// restock makes as much of the ballast anew as there is room for.
-func (p *space) restock() {
-	if p.ballast.held.Load() >= p.ballast.want {
+// restock makes as much of the ballast anew as there is room for, unless the index is about to take some.
+func (p *space) restock(settled func() bool) {
+	p.ballast.mu.Lock()
+	defer p.ballast.mu.Unlock()
+	if p.ballast.held.Load() >= p.ballast.want || !settled() {
 		return
 	}
-	n, err := p.ballast.grow(p.usable())
+	n, err := p.ballast.growLocked(p.usable())
 	switch {
 	case err != nil:
 		p.event("", "ballast-failed", "error", err.Error())
@@ -157,9 +163,7 @@ func (s *Store) keepBallast() {
 	tick := time.NewTicker(ballastEvery)
 	defer tick.Stop()
 	for {
-		if s.index.Settled() {
-			s.space.restock()
-		}
+		s.space.restock(s.index.Settled)
 		select {
 		case <-s.stop:
 			return
