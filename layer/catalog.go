@@ -30,6 +30,7 @@ const (
 	tableUnlink   = 'u' // layer → nothing: a data file to remove
 	tableImage    = 'i' // image → imageRecord
 	tableMachine  = 'd' // snapshot → what its machine's monitor told, JSON
+	tableDone     = 'w' // request → doneRecord
 )
 
 type storeRecord struct {
@@ -120,6 +121,7 @@ type preparedRecord struct {
 	Lineages []lineageID     `json:"lineages,omitempty"`
 	ID       SnapshotID      `json:"id,omitempty"`
 	Snapshot *snapshotRecord `json:"snapshot,omitempty"`
+	By       *Request        `json:"by,omitempty"` // who asked for the snapshot
 }
 
 func catalogKey[ID ~uint64](table byte, ids ...ID) []byte {

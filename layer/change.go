@@ -75,6 +75,9 @@ type change struct {
 	affected []*File       // the present ones that are replaced or go
 	head     SnapshotID    // the VM's afterwards
 	drop     *Snapshot     // one that goes with the change
+	shown    *Snapshot     // that the answer names
+	by       []Request     // who asked for it
+	running  bool          // a file was open for writing
 
 	heads   *heads
 	kept    *Snapshot // what is left behind
@@ -102,13 +105,14 @@ func (c *change) run(force bool) (running bool, err error) {
 		running = false
 	}
 	if c.kept != nil {
-		if err := c.kept.fits(c.affected); err != nil {
+		if err := c.kept.fits(c.affected, 0); err != nil {
 			return false, err
 		}
 		if running {
 			c.kept.Consistency = ConsistencyCrash
 		}
 	}
+	c.running = running
 	return running, c.make()
 }
 
@@ -198,6 +202,7 @@ func (c *change) fillKept() {
 
 func (c *change) commit(tx *blockmap.Tx) error {
 	v := c.vm
+	v.store.putDone(tx, c.by, c.done())
 	tx.Delete(catalogKey(tablePrepared, v.id))
 	if c.kept != nil {
 		put(tx, catalogKey(tableSnapshot, c.kept.id), c.kept.snapshotRecord)
@@ -217,6 +222,15 @@ func (c *change) commit(tx *blockmap.Tx) error {
 		return err
 	}
 	return edit(tx, catalogKey(tableVM, v.id), func(rec *vmRecord) { rec.Head, rec.Preview = c.head, c.previewAfter() })
+}
+
+// done is what a request is answered with that asked for the change.
+func (c *change) done() doneRecord {
+	r := doneRecord{Snapshot: c.shown.id, Name: c.shown.Name(), Reset: c.running}
+	if c.kept != nil && !c.kept.Hidden {
+		r.Kept = c.kept.snapshotRecord.Name
+	}
+	return r
 }
 
 // commitOld takes a present file away. One that may be open keeps a record without a name, and if what it held is kept,

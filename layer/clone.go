@@ -10,7 +10,7 @@ import (
 
 // Clone makes a VM with the snapshot's files, durably. No data is copied: its heads lie over the snapshot's layers, and
 // keep of them what they show when the snapshot, or the whole VM, goes. ENOENT, EEXIST, EINVAL, ENOSPC.
-func (v *VM) Clone(snapshot, name string) (*VM, error) {
+func (v *VM) Clone(snapshot, name string, by ...Request) (*VM, error) {
 	if err := CheckName(NameVM, name); err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (v *VM) Clone(snapshot, name string) (*VM, error) {
 		s.session.dropRing(c.id)
 		return nil, err
 	}
-	if err := c.growFrom(n); err != nil {
+	if err := c.growFrom(n, by); err != nil {
 		s.mu.Lock()
 		delete(s.vmsByName, name)
 		s.mu.Unlock()
@@ -50,7 +50,7 @@ func (v *VM) Clone(snapshot, name string) (*VM, error) {
 }
 
 // growFrom commits a new VM with heads over the snapshot's layers, all at once, then shows its files.
-func (v *VM) growFrom(n *Snapshot) error {
+func (v *VM) growFrom(n *Snapshot, by []Request) error {
 	s, h := v.store, &heads{vm: v}
 	ids := make([]FileID, len(n.Files))
 	for i, e := range n.Files {
@@ -62,14 +62,15 @@ func (v *VM) growFrom(n *Snapshot) error {
 		return fileRecord{VM: v.id, Name: e.Name, Attr: e.Attr, Size: e.Size, Allocated: e.Allocated, Head: h.new[i].head.id}
 	}
 	h.place()
-	err := s.update(func(tx *blockmap.Tx) error {
+	done := doneRecord{Snapshot: n.id, Name: n.Name(), VM: v.name}
+	err := s.update(s.withDone(by, done, func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tableVM, v.id), vmRecord{Name: v.name, Attr: v.attr})
 		put(tx, catalogKey(tableGrowth, v.id), growthRecord{Samples: v.samples})
 		for i, id := range ids {
 			put(tx, catalogKey(tableFile, id), record(i))
 		}
 		return h.put(tx)
-	})
+	}))
 	if err != nil {
 		h.removeFromTree()
 		return err

@@ -100,10 +100,13 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 			n.Consistency = ConsistencyCrash // QEMU gives the files back before the swap
 		}
 	}
-	if err := n.fits(files); err != nil {
+	if err := n.fits(files, 2*len(o.By.Text)); err != nil {
 		return nil, err
 	}
 	h := &heads{vm: v, snap: n, about: o.Machine}
+	if o.By.ID != 0 {
+		h.by = []Request{o.By}
+	}
 	for _, f := range files {
 		f.awaitVoid()
 		if err := f.Flush(true); err != nil {
@@ -115,9 +118,9 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 }
 
 // fits refuses, before anything is done, a snapshot whose record would be too large for the index: 1 MiB. Quotes and
-// backslashes take two bytes, and what is not a name up to 200 a file.
-func (n *Snapshot) fits(files []*File) error {
-	size := 1024 + 2*len(n.Description)
+// backslashes take two bytes, and what is not a name up to 200 a file. also is for what else is in the record, in bytes.
+func (n *Snapshot) fits(files []*File, also int) error {
+	size := 1024 + 2*len(n.Description) + also
 	for _, f := range files {
 		size += 2*len(f.Name()) + 200
 	}
@@ -193,7 +196,7 @@ func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
 	v.sealing.Unlock()
 	if judge != nil || p.image != nil {
 		if err := p.judged(judge); err != nil {
-			return SnapshotInfo{}, errors.Join(err, v.dropSnapshots([]*Snapshot{n}))
+			return SnapshotInfo{}, errors.Join(err, v.dropSnapshots([]*Snapshot{n}, p.forget))
 		}
 	}
 	v.showSnapshot(n)
@@ -325,7 +328,8 @@ func (v *VM) swap(n *Snapshot, h *heads, swapped *hold) []left {
 
 func (p *Pending) commit() error {
 	v, n := p.vm, p.snap
-	return v.store.updateFreeing(func(tx *blockmap.Tx) error {
+	done := doneRecord{Snapshot: n.id, Name: n.snapshotRecord.Name}
+	return v.store.updateFreeing(v.store.withDone(p.heads.by, done, func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tablePrepared, v.id))
 		put(tx, catalogKey(tableSnapshot, n.id), n.snapshotRecord)
 		for i, nh := range p.heads.new {
@@ -338,7 +342,14 @@ func (p *Pending) commit() error {
 			}
 		}
 		return edit(tx, catalogKey(tableVM, v.id), func(r *vmRecord) { r.Head = n.id })
-	})
+	}))
+}
+
+// forget takes back that it is done.
+func (p *Pending) forget(tx *blockmap.Tx) {
+	for _, request := range p.heads.by {
+		tx.Delete(catalogKey(tableDone, request.ID))
+	}
 }
 
 // ownSealed hands the old heads to the snapshot, now that it is durable.

@@ -27,7 +27,8 @@ type heads struct {
 	vm    *VM
 	snap  *Snapshot // that leaves the old heads behind, if guests go on with the new ones before it is committed
 	new   []newHead
-	about []byte // the machine's description, for snap
+	about []byte    // the machine's description, for snap
+	by    []Request // who asked for snap
 }
 
 func (s *Store) newLayer(file FileID, n *lineage) *layer {
@@ -97,6 +98,9 @@ func (h *heads) prepared() preparedRecord {
 	p := preparedRecord{}
 	if h.snap != nil {
 		p.ID, p.Snapshot = h.snap.id, &h.snap.snapshotRecord
+	}
+	if len(h.by) > 0 {
+		p.By = &h.by[0]
 	}
 	for _, n := range h.new {
 		p.Layers = append(p.Layers, n.head.id)

@@ -117,6 +117,9 @@ func (s *Store) load() error {
 			return err
 		}
 	}
+	if err := s.loadRequests(); err != nil {
+		return err
+	}
 	s.clearVoids()
 	s.reclaim.resume(c)
 	return nil

@@ -29,7 +29,7 @@ func (v *VM) Preview(o PreviewOptions) (RevertResult, error) {
 	if err != nil {
 		return RevertResult{}, err
 	}
-	c := &change{vm: v, to: n, entries: entries, affected: v.affected(n, entries, o.Files == nil), head: n.id}
+	c := &change{vm: v, to: n, entries: entries, affected: v.affected(n, entries, o.Files == nil), head: n.id, by: []Request{o.By}, shown: n}
 	c.keep(hiddenName, "")
 	c.kept.Hidden = true
 	running, err := c.run(o.Force)
@@ -41,7 +41,7 @@ func (v *VM) Preview(o PreviewOptions) (RevertResult, error) {
 
 // Undo ends a preview: the files that it took are what they were. EINVAL without one. The result's snapshot is the one
 // that was previewed.
-func (v *VM) Undo(force bool) (RevertResult, error) {
+func (v *VM) Undo(force bool, by ...Request) (RevertResult, error) {
 	v.op.Lock()
 	defer v.op.Unlock()
 	hidden, shown, err := v.previewed()
@@ -50,7 +50,7 @@ func (v *VM) Undo(force bool) (RevertResult, error) {
 	}
 	c := &change{
 		vm: v, to: hidden, entries: hidden.Files, affected: v.affected(hidden, hidden.Files, true),
-		head: hidden.Parent, drop: hidden,
+		head: hidden.Parent, drop: hidden, by: by, shown: shown,
 	}
 	running, err := c.run(force)
 	if err != nil {
@@ -61,7 +61,7 @@ func (v *VM) Undo(force bool) (RevertResult, error) {
 
 // CommitPreview ends a preview: the VM goes on from what it shows, and what it was is kept as before-commit-…. EINVAL
 // without a preview.
-func (v *VM) CommitPreview() (RevertResult, error) {
+func (v *VM) CommitPreview(by ...Request) (RevertResult, error) {
 	v.op.Lock()
 	defer v.op.Unlock()
 	hidden, shown, err := v.previewed()
@@ -72,10 +72,11 @@ func (v *VM) CommitPreview() (RevertResult, error) {
 	record.Name = v.undoName("before-commit-", time.Now())
 	record.Description = "what a commit of " + shown.Name() + " left behind"
 	record.Hidden, record.Undo = false, true
-	err = v.store.update(func(tx *blockmap.Tx) error {
+	done := doneRecord{Snapshot: shown.id, Name: shown.Name(), Kept: record.Name}
+	err = v.store.update(v.store.withDone(by, done, func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tableSnapshot, hidden.id), record)
 		return edit(tx, catalogKey(tableVM, v.id), func(r *vmRecord) { r.Preview = 0 })
-	})
+	}))
 	if err != nil {
 		return RevertResult{}, err
 	}

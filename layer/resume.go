@@ -173,6 +173,9 @@ func (s *Store) swapAgain(v *VM, prepared preparedRecord, rec logRecord) *Pendin
 		f := s.files.Load(head.file)
 		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head, head: head})
 	}
+	if prepared.By != nil {
+		h.by = []Request{*prepared.By}
+	}
 	p := &Pending{vm: v, snap: n, heads: h}
 	v.op.Lock() // until Seal
 	p.Swap()

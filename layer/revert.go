@@ -21,7 +21,7 @@ func (v *VM) Revert(o RevertOptions) (RevertResult, error) {
 	if err != nil {
 		return RevertResult{}, err
 	}
-	c := &change{vm: v, to: n, entries: entries, affected: v.affected(n, entries, o.Files == nil), head: n.id}
+	c := &change{vm: v, to: n, entries: entries, affected: v.affected(n, entries, o.Files == nil), head: n.id, by: []Request{o.By}, shown: n}
 	if !o.Discard {
 		c.keep(v.undoName("before-revert-", time.Now()), "what a revert to "+n.Name()+" left behind")
 		c.kept.Undo = true

@@ -106,7 +106,7 @@ func (n *Snapshot) Info() SnapshotInfo {
 
 // RenameSnapshot gives a snapshot another name, durably; ENOENT, EEXIST, EINVAL. One that a revert or schedule made is the
 // operator's from then on.
-func (v *VM) RenameSnapshot(old, new string) (SnapshotInfo, error) {
+func (v *VM) RenameSnapshot(old, new string, by ...Request) (SnapshotInfo, error) {
 	if err := CheckName(NameSnapshot, new); err != nil {
 		return SnapshotInfo{}, err
 	}
@@ -122,9 +122,9 @@ func (v *VM) RenameSnapshot(old, new string) (SnapshotInfo, error) {
 	if _, err := v.Snapshot(new); err == nil {
 		return SnapshotInfo{}, Errorf(syscall.EEXIST, "VM %q has a snapshot %q already", v.Name(), new)
 	}
-	err = v.store.update(func(tx *blockmap.Tx) error {
+	err = v.store.update(v.store.withDone(by, doneRecord{Snapshot: n.id, Name: new}, func(tx *blockmap.Tx) error {
 		return edit(tx, catalogKey(tableSnapshot, n.id), func(r *snapshotRecord) { r.Name, r.Undo, r.Auto = new, false, false })
-	})
+	}))
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
@@ -138,7 +138,7 @@ func (v *VM) RenameSnapshot(old, new string) (SnapshotInfo, error) {
 
 // DeleteSnapshots deletes all of the named ones or none; ENOENT, EBUSY with an open file. No data is read or written:
 // the layers retire, and what nobody sees of them is given back in the background.
-func (v *VM) DeleteSnapshots(names []string) ([]SnapshotInfo, error) {
+func (v *VM) DeleteSnapshots(names []string, by ...Request) ([]SnapshotInfo, error) {
 	v.op.Lock()
 	defer v.op.Unlock()
 	var gone []*Snapshot
@@ -164,17 +164,22 @@ func (v *VM) DeleteSnapshots(names []string) ([]SnapshotInfo, error) {
 	for _, n := range gone {
 		infos = append(infos, n.Info())
 	}
-	if err := v.dropSnapshots(gone); err != nil {
+	done := doneDeleted(infos)
+	if err := v.dropSnapshots(gone, func(tx *blockmap.Tx) { v.store.putDone(tx, by, done) }); err != nil {
 		v.allowOpens(gone)
 		return nil, err
 	}
 	return infos, nil
 }
 
-// dropSnapshots takes snapshots out of the catalog, then out of memory. Their children's parent is theirs.
-func (v *VM) dropSnapshots(gone []*Snapshot) error {
+// dropSnapshots takes snapshots out of the catalog, then out of memory. Their children's parent is theirs. also is
+// put into the transaction.
+func (v *VM) dropSnapshots(gone []*Snapshot, also ...func(*blockmap.Tx)) error {
 	parents, head := v.adopt(gone)
 	err := v.store.updateFreeing(func(tx *blockmap.Tx) error {
+		for _, put := range also {
+			put(tx)
+		}
 		for _, n := range gone {
 			tx.Delete(catalogKey(tableSnapshot, n.id))
 			tx.Delete(catalogKey(tableMachine, n.id))

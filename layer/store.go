@@ -39,12 +39,13 @@ type Store struct {
 	ghosts  map[VMID]*VM  // VMs that are gone, but for files that are open: only while the store is opened
 	next    atomic.Uint64 // the next id to give out
 
-	reclaim *reclaimer
-	images  *images
-	work    background
-	stop    chan struct{}
-	closing sync.Once
-	closed  error
+	reclaim  *reclaimer
+	images   *images
+	requests requests
+	work     background
+	stop     chan struct{}
+	closing  sync.Once
+	closed   error
 
 	scrubbing sync.Mutex // one at a time
 
@@ -209,7 +210,7 @@ func (s *Store) flushAll() error {
 	return errors.Join(errs...)
 }
 
-// flushNowAndThen commits what guests wrote and never flush.
+// flushNowAndThen commits what guests wrote and never flush, and drops what was kept for requests that are answered.
 func (s *Store) flushNowAndThen() {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
@@ -227,6 +228,9 @@ func (s *Store) flushNowAndThen() {
 			}
 			return true
 		})
+		if err := s.forgetRequests(); err != nil {
+			s.opts.Event("", "forget-failed", "error", err.Error())
+		}
 	}
 }
 

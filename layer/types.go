@@ -143,6 +143,7 @@ type CreateOptions struct {
 	Image             *Image
 	Running           *bool
 	Machine           []byte
+	By                Request
 }
 
 // MaxMachine is how long the description of a machine may be, in bytes.
@@ -154,6 +155,7 @@ type RevertOptions struct {
 	Name           string
 	Discard, Force bool
 	Files          []string
+	By             Request
 }
 
 // RevertResult is what a revert came to. Kept names the snapshot of what was left behind, if any; Reset says that
@@ -169,6 +171,7 @@ type PreviewOptions struct {
 	Name  string
 	Force bool
 	Files []string
+	By    Request
 }
 
 // VMStatus is how a VM stands. Virtual and Allocated in bytes; Allocated is what all its layers hold, those of snapshots

@@ -153,7 +153,7 @@ func (v *VM) SetAttr(set SetAttr) (Attr, error) {
 }
 
 // CreateVM makes a VM, durably; EEXIST, EINVAL.
-func (s *Store) CreateVM(name string, mode, uid, gid uint32) (*VM, error) {
+func (s *Store) CreateVM(name string, mode, uid, gid uint32, by ...Request) (*VM, error) {
 	if err := CheckName(NameVM, name); err != nil {
 		return nil, err
 	}
@@ -167,11 +167,11 @@ func (s *Store) CreateVM(name string, mode, uid, gid uint32) (*VM, error) {
 		s.session.dropRing(v.id)
 		return nil, err
 	}
-	err := s.update(func(tx *blockmap.Tx) error {
+	err := s.update(s.withDone(by, doneRecord{}, func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tableVM, v.id), vmRecord{Name: name, Attr: v.attr})
 		put(tx, catalogKey(tableGrowth, v.id), growthRecord{Samples: v.samples})
 		return s.putNext(tx)
-	})
+	}))
 	if err != nil {
 		s.mu.Lock()
 		delete(s.vmsByName, name)
@@ -195,7 +195,7 @@ func (s *Store) reserveName(name string, v *VM) error {
 }
 
 // RemoveVM removes a VM without files and snapshots; ENOTEMPTY.
-func (s *Store) RemoveVM(name string) error {
+func (s *Store) RemoveVM(name string, by ...Request) error {
 	v, err := s.VM(name)
 	if err != nil {
 		return err
@@ -208,12 +208,12 @@ func (s *Store) RemoveVM(name string) error {
 	if err := v.empty(); err != nil {
 		return err
 	}
-	if err := s.update(func(tx *blockmap.Tx) error {
+	if err := s.update(s.withDone(by, doneRecord{}, func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tableVM, v.id))
 		tx.Delete(catalogKey(tablePolicy, v.id))
 		tx.Delete(catalogKey(tableGrowth, v.id))
 		return nil
-	}); err != nil {
+	})); err != nil {
 		return err
 	}
 	v.mu.Lock()
@@ -259,7 +259,7 @@ func (v *VM) present(name string) error {
 }
 
 // RenameVM renames a VM, durably. An empty VM of the new name is replaced, as rename(2) does, unless noReplace.
-func (s *Store) RenameVM(old, new string, noReplace bool) error {
+func (s *Store) RenameVM(old, new string, noReplace bool, by ...Request) error {
 	if err := CheckName(NameVM, new); err != nil {
 		return err
 	}
@@ -286,9 +286,9 @@ func (s *Store) RenameVM(old, new string, noReplace bool) error {
 	if err := s.reserveName(new, v); err != nil {
 		return err
 	}
-	err = s.update(func(tx *blockmap.Tx) error {
+	err = s.update(s.withDone(by, doneRecord{}, func(tx *blockmap.Tx) error {
 		return edit(tx, catalogKey(tableVM, v.id), func(r *vmRecord) { r.Name = new })
-	})
+	}))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -323,7 +323,7 @@ func (v *VM) Files() []FileEntry {
 }
 
 // Create makes an empty file, durably, or finds the one that is there; EEXIST if it must not be.
-func (v *VM) Create(name string, mode, uid, gid uint32, excl bool) (f *File, created bool, err error) {
+func (v *VM) Create(name string, mode, uid, gid uint32, excl bool, by ...Request) (f *File, created bool, err error) {
 	if err := CheckName(NameFile, name); err != nil {
 		return nil, false, err
 	}
@@ -341,22 +341,22 @@ func (v *VM) Create(name string, mode, uid, gid uint32, excl bool) (f *File, cre
 	if len(v.Files()) >= maxFiles {
 		return nil, false, Errorf(syscall.ENOSPC, "VM %q has %d files already, and a VM has no more", v.Name(), maxFiles)
 	}
-	f, err = v.create(name, attrRecord{Mode: mode & 0o7777, UID: uid, GID: gid, Mtime: time.Now().UnixNano()})
+	f, err = v.create(name, attrRecord{Mode: mode & 0o7777, UID: uid, GID: gid, Mtime: time.Now().UnixNano()}, by)
 	return f, err == nil, err
 }
 
 // create commits a file with a head in a lineage of its own, then shows it.
-func (v *VM) create(name string, attr attrRecord) (*File, error) {
+func (v *VM) create(name string, attr attrRecord, by []Request) (*File, error) {
 	s := v.store
 	id := FileID(s.newID())
 	head := s.newLayer(id, &lineage{id: lineageID(s.newID())})
 	record := fileRecord{VM: v.id, Name: name, Attr: attr, Head: head.id}
-	err := s.update(func(tx *blockmap.Tx) error {
+	err := s.update(s.withDone(by, doneRecord{}, func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tableFile, id), record)
 		put(tx, catalogKey(tableLineage, head.lineage.id), lineageRecord{})
 		put(tx, catalogKey(tableLayer, head.id), head.record())
 		return s.putNext(tx)
-	})
+	}))
 	if err != nil {
 		return nil, err
 	}
@@ -374,7 +374,7 @@ func (v *VM) create(name string, attr attrRecord) (*File, error) {
 }
 
 // Unlink takes a file's name away, durably. What it holds goes with its last close.
-func (v *VM) Unlink(name string) error {
+func (v *VM) Unlink(name string, by ...Request) error {
 	v.op.Lock()
 	defer v.op.Unlock()
 	f, err := v.Lookup(name)
@@ -382,7 +382,7 @@ func (v *VM) Unlink(name string) error {
 		return err
 	}
 	f.unlink()
-	if err := v.store.update(f.putUnlinked); err != nil {
+	if err := v.store.update(v.store.withDone(by, doneRecord{}, f.putUnlinked)); err != nil {
 		f.relink()
 		return err
 	}
@@ -395,7 +395,7 @@ func (v *VM) Unlink(name string) error {
 }
 
 // Rename gives a file another name, durably. What had that name is unlinked, or swapped with RenameExchange.
-func (v *VM) Rename(old, new string, flags RenameFlags) error {
+func (v *VM) Rename(old, new string, flags RenameFlags, by ...Request) error {
 	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
 		return Errorf(syscall.EINVAL, "rename flags %#x", uint32(flags))
 	}
@@ -421,7 +421,7 @@ func (v *VM) Rename(old, new string, flags RenameFlags) error {
 	if replaces {
 		target.unlink()
 	}
-	if err := v.commitRename(f, new, target, old, flags); err != nil {
+	if err := v.commitRename(f, new, target, old, flags, by); err != nil {
 		if replaces {
 			target.relink()
 		}
@@ -445,11 +445,11 @@ func (v *VM) Rename(old, new string, flags RenameFlags) error {
 	return nil
 }
 
-func (v *VM) commitRename(f *File, new string, target *File, old string, flags RenameFlags) error {
+func (v *VM) commitRename(f *File, new string, target *File, old string, flags RenameFlags, by []Request) error {
 	rename := func(tx *blockmap.Tx, f *File, name string) error {
 		return edit(tx, catalogKey(tableFile, f.id), func(r *fileRecord) { r.Name = name })
 	}
-	return v.store.update(func(tx *blockmap.Tx) error {
+	return v.store.update(v.store.withDone(by, doneRecord{}, func(tx *blockmap.Tx) error {
 		if err := rename(tx, f, new); err != nil || target == nil {
 			return err
 		}
@@ -457,5 +457,5 @@ func (v *VM) commitRename(f *File, new string, target *File, old string, flags R
 			return rename(tx, target, old)
 		}
 		return target.putUnlinked(tx)
-	})
+	}))
 }
