@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/layer"
@@ -51,7 +52,7 @@ type (
 )
 
 // run parses and runs what was written to a control file, by root or somebody else, and returns the answer.
-func (s *server) run(n node, text []byte, root bool) ([]byte, error) {
+func (s *server) run(n node, in *fuse.WriteIn, text []byte, root bool) ([]byte, error) {
 	_, which := n.control()
 	if !which.isWriter() {
 		return nil, layer.Errorf(syscall.EACCES, "%s takes no commands", which.name())
@@ -66,10 +67,15 @@ func (s *server) run(n node, text []byte, root bool) ([]byte, error) {
 	if which == controlPolicy {
 		return s.setPolicy(vm, text, root)
 	}
+	if done, ok := s.done(&in.InHeader); ok {
+		return s.recallCommand(vm, which, done)
+	}
+	s.store.Released(in.Fh) // only the answer to this can be asked for from here on
 	c, err := parseCommand(which, text)
 	if err != nil {
 		return failed(err), s.noteCommand(vm.Name(), which, err)
 	}
+	c.by = layer.Request{ID: handle(&in.InHeader), Handle: in.Fh, Text: text}
 	answer, err := s.execute(vm, which, c)
 	if err != nil {
 		return failed(err), err
@@ -95,13 +101,7 @@ func (s *server) scrub(text []byte) ([]byte, error) {
 
 // execute runs a command on a VM and notes in the log how it went.
 func (s *server) execute(vm *layer.VM, which control, c command) (answer any, err error) {
-	var attrs []any
-	if len(c.names) > 0 {
-		attrs = append(attrs, "snapshot", strings.Join(c.names, ","))
-	}
-	if c.to != "" {
-		attrs = append(attrs, "to", c.to)
-	}
+	attrs := c.attrs()
 	switch which {
 	case controlCreate:
 		var a createAnswer
@@ -125,6 +125,17 @@ func (s *server) execute(vm *layer.VM, which control, c command) (answer any, er
 	return answer, s.noteCommand(vm.Name(), which, err, attrs...)
 }
 
+// attrs are what a command's line in the event log has in any case.
+func (c command) attrs() (attrs []any) {
+	if len(c.names) > 0 {
+		attrs = append(attrs, "snapshot", strings.Join(c.names, ","))
+	}
+	if c.to != "" {
+		attrs = append(attrs, "to", c.to)
+	}
+	return attrs
+}
+
 // told is an error that has its line in the event log.
 type told struct{ error }
 
@@ -144,7 +155,7 @@ func (s *server) noteCommand(vm string, which control, err error, attrs ...any) 
 
 // create makes a snapshot; how its guest is brought to rest is the caller's of Mount to know.
 func (s *server) create(vm *layer.VM, c command) (createAnswer, error) {
-	o := layer.CreateOptions{Name: c.names[0], Description: c.description, Files: c.files}
+	o := layer.CreateOptions{Name: c.names[0], Description: c.description, Files: c.files, By: c.by}
 	made, err := s.options.Create(vm, CreateRequest{CreateOptions: o, Hooks: c.hooks, Memory: c.memory})
 	return createAnswer{made.SnapshotInfo, made.Paused.Milliseconds()}, err
 }
@@ -172,15 +183,22 @@ func deleteAll(vm *layer.VM, c command) (any, error) {
 			return nil, err
 		}
 	}
-	deleted, err := vm.DeleteSnapshots(names)
-	if err == nil && len(c.names) == 1 && !isRange(c.names[0]) {
-		return oneAnswer{deleted[0]}, nil
+	deleted, err := vm.DeleteSnapshots(names, c.by)
+	if err != nil {
+		return nil, err
 	}
-	return manyAnswer{deleted}, err
+	return deleteAnswer(c, deleted), nil
+}
+
+func deleteAnswer(c command, deleted []layer.SnapshotInfo) any {
+	if len(c.names) == 1 && !isRange(c.names[0]) {
+		return oneAnswer{deleted[0]}
+	}
+	return manyAnswer{deleted}
 }
 
 func rename(vm *layer.VM, c command) (any, error) {
-	info, err := vm.RenameSnapshot(c.names[0], c.to)
+	info, err := vm.RenameSnapshot(c.names[0], c.to, c.by)
 	return oneAnswer{info}, err
 }
 
@@ -189,13 +207,18 @@ func (s *server) clone(vm *layer.VM, c command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := vm.Clone(c.names[0], c.to)
+	made, err := vm.Clone(c.names[0], c.to, c.by)
 	if err != nil {
 		return nil, err
 	}
+	a := cloneAnswer{snapshot.Info(), made.Name()}
+	s.noteClone(vm, c, a)
+	return a, nil
+}
+
+func (s *server) noteClone(vm *layer.VM, c command, a cloneAnswer) {
 	s.touchRoot()
-	s.log.Add(made.Name(), "vm-created", "from", vm.Name()+"@"+c.names[0])
-	return cloneAnswer{snapshot.Info(), made.Name()}, nil
+	s.log.Add(a.VM, "vm-created", "from", vm.Name()+"@"+c.names[0])
 }
 
 func failed(err error) []byte {

@@ -15,24 +15,29 @@ func (s *server) change(vm *layer.VM, which control, c command) (changeAnswer, e
 	var err error
 	switch which {
 	case controlRevert:
-		result, err = vm.Revert(layer.RevertOptions{Name: c.names[0], Discard: c.discard, Force: c.force, Files: c.files})
+		result, err = vm.Revert(layer.RevertOptions{Name: c.names[0], Discard: c.discard, Force: c.force, Files: c.files, By: c.by})
 	case controlPreview:
-		result, err = vm.Preview(layer.PreviewOptions{Name: c.names[0], Force: c.force, Files: c.files})
+		result, err = vm.Preview(layer.PreviewOptions{Name: c.names[0], Force: c.force, Files: c.files, By: c.by})
 	case controlCommit:
-		result, err = vm.CommitPreview()
+		result, err = vm.CommitPreview(c.by)
 	case controlUndo:
-		result, err = vm.Undo(c.force)
+		result, err = vm.Undo(c.force, c.by)
 	default:
 		err = invalid("%s takes no commands", which.name())
 	}
 	if err != nil {
 		return changeAnswer{}, err
 	}
+	return s.changeAnswer(vm, which, c, result), nil
+}
+
+// changeAnswer is what to answer to one of them that is done.
+func (s *server) changeAnswer(vm *layer.VM, which control, c command, result layer.RevertResult) changeAnswer {
 	a := makeChangeAnswer(which, c, result)
 	if which == controlRevert || which == controlPreview {
 		s.tellMachine(vm, c, &a)
 	}
-	return a, nil
+	return a
 }
 
 // tellMachine says how the machine was when the snapshot was taken, and how to have it so again. With some of the files

@@ -17,7 +17,7 @@ import (
 // maxCommand is the longest command, in bytes.
 const maxCommand = 64 << 10
 
-// command is what the keys said. Those that were not given are zero.
+// command is what the keys said; those that were not given are zero.
 type command struct {
 	names          []string
 	to             string
@@ -26,6 +26,7 @@ type command struct {
 	files          []string // nil: all
 	hooks          []string // nil: all
 	memory         bool
+	by             layer.Request // that it came with
 }
 
 // keys are all that the language knows, and which control files take them.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"github.com/snapfs/snapfs/layer"
 )
 
@@ -98,12 +100,12 @@ func (s *server) openControl(n node, fh uint64, by uint32, write bool) error {
 	return nil
 }
 
-// controlHandle finds an open control file. One that an earlier process opened has lost what it was about to say.
+// controlHandle finds an open control file, also one that an earlier worker opened.
 func (s *server) controlHandle(n node, fh uint64, by uint32) (*controlFile, error) {
 	if c := s.controls.get(fh); c != nil {
 		return c, nil
 	}
-	text, err := s.render(n)
+	text, err := s.recallText(n, fh)
 	if err != nil {
 		return nil, err
 	}
@@ -127,14 +129,14 @@ func (s *server) readControl(n node, fh uint64, by uint32, p []byte) (int, error
 
 // writeControl runs a command. What is read next is its answer, also when it failed. It is root's only if root both
 // opened the file and writes to it: else some program of root's could be made to write what it was not asked to.
-func (s *server) writeControl(n node, fh uint64, by uint32, line []byte) error {
-	c, err := s.controlHandle(n, fh, by)
+func (s *server) writeControl(n node, in *fuse.WriteIn, line []byte) error {
+	c, err := s.controlHandle(n, in.Fh, in.Uid)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.text, err = s.run(n, line, by == 0 && c.by == 0)
+	c.text, err = s.run(n, in, line, in.Uid == 0 && c.by == 0)
 	c.pos = 0
 	return err
 }

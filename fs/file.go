@@ -73,6 +73,7 @@ func (s *server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		}
 	case kindControl:
 		s.controls.drop(in.Fh)
+		s.store.Released(in.Fh)
 	case kindMemory:
 		if memory, err := s.memory(n); err == nil {
 			memory.Close(layer.Handle(in.Fh))
@@ -124,7 +125,7 @@ func (s *server) write(in *fuse.WriteIn, p []byte, wait bool) error {
 		if !wait {
 			return layer.ErrWait
 		}
-		return s.writeControl(n, in.Fh, in.Uid, p)
+		return s.writeControl(n, in, p)
 	default:
 		return errReadOnly
 	}

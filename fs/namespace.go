@@ -33,33 +33,35 @@ func (s *server) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fu
 func (s *server) mkdir(dir node, name string, in *fuse.MkdirIn) (node, error) {
 	switch {
 	case dir.kind() == kindRoot:
-		vm, err := s.store.CreateVM(name, in.Mode&permissions, in.Uid, in.Gid)
-		if err != nil {
-			return 0, err
+		if !s.wasDone(&in.InHeader) {
+			if _, err := s.store.CreateVM(name, in.Mode&permissions, in.Uid, in.Gid, requestOf(&in.InHeader)); err != nil {
+				return 0, err
+			}
 		}
 		s.touchRoot()
 		s.log.Add(name, "vm-created")
-		return vmNode(vm.ID()), nil
+		return s.lookup(dir, name)
 	case dir.kind() == kindSnapDir && dir.vmID() != 0:
-		return s.mkdirSnapshot(dir, name)
+		if err := s.changeSnapshot(dir, &in.InHeader, controlCreate, command{names: []string{name}}); err != nil {
+			return 0, err
+		}
+		return s.lookup(dir, name)
 	}
 	return 0, refuse(dir)
 }
 
-// mkdirSnapshot is mkdir(2) in .snapshots: create.
-func (s *server) mkdirSnapshot(dir node, name string) (node, error) {
+// changeSnapshot runs the command that a change of a name in .snapshots stands for.
+func (s *server) changeSnapshot(dir node, h *fuse.InHeader, which control, c command) error {
 	vm, err := s.vmOf(dir)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if _, err := s.execute(vm, controlCreate, command{names: []string{name}}); err != nil {
-		return 0, err
+	if s.wasDone(h) {
+		return s.noteCommand(vm.Name(), which, nil, append(c.attrs(), resumed...)...)
 	}
-	snapshot, err := vm.Snapshot(name)
-	if err != nil {
-		return 0, err
-	}
-	return snapshotNode(snapshot.ID()), nil
+	c.by = requestOf(h)
+	_, err = s.execute(vm, which, c)
+	return err
 }
 
 // Mknod makes plain files, as mknod(2) may, and nothing else.
@@ -95,7 +97,10 @@ func (s *server) createFile(dir node, name string, mode uint32, h *fuse.InHeader
 	if err != nil {
 		return nil, err
 	}
-	f, _, err := vm.Create(name, mode&permissions, h.Uid, h.Gid, exclusive)
+	if s.wasDone(h) {
+		return vm.Lookup(name)
+	}
+	f, _, err := vm.Create(name, mode&permissions, h.Uid, h.Gid, exclusive, requestOf(h))
 	return f, err
 }
 
@@ -117,17 +122,20 @@ func (s *server) Readlink(_ <-chan struct{}, _ *fuse.InHeader) ([]byte, fuse.Sta
 
 func (s *server) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	dir := node(h.NodeId)
-	return s.result(dir, "unlink", s.unlink(dir, name))
+	return s.result(dir, "unlink", s.unlink(dir, h, name))
 }
 
-func (s *server) unlink(dir node, name string) error {
+func (s *server) unlink(dir node, h *fuse.InHeader, name string) error {
 	switch dir.kind() {
 	case kindVM:
 		vm, err := s.vmOf(dir)
 		if err != nil {
 			return err
 		}
-		return vm.Unlink(name)
+		if s.wasDone(h) {
+			return nil
+		}
+		return vm.Unlink(name, requestOf(h))
 	case kindSnapshot:
 		return errReadOnly
 	case kindSnapDir:
@@ -138,30 +146,27 @@ func (s *server) unlink(dir node, name string) error {
 
 func (s *server) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	dir := node(h.NodeId)
-	return s.result(dir, "rmdir", s.rmdir(dir, name))
+	return s.result(dir, "rmdir", s.rmdir(dir, h, name))
 }
 
-func (s *server) rmdir(dir node, name string) error {
+func (s *server) rmdir(dir node, h *fuse.InHeader, name string) error {
 	switch {
 	case dir.kind() == kindSnapshot:
 		return errReadOnly
 	case name == layer.SnapDir:
 		return layer.Errorf(syscall.EPERM, "%s goes with its VM", layer.SnapDir)
 	case dir.kind() == kindRoot:
-		return s.removeVM(name)
+		return s.removeVM(h, name)
 	case dir.kind() == kindSnapDir && dir.vmID() != 0:
-		vm, err := s.vmOf(dir)
-		if err != nil {
-			return err
-		}
-		_, err = s.execute(vm, controlDelete, command{names: []string{name}})
-		return err
+		return s.changeSnapshot(dir, h, controlDelete, command{names: []string{name}})
 	}
 	return errNotDir
 }
 
-func (s *server) removeVM(name string) error {
-	err := s.store.RemoveVM(name)
+func (s *server) removeVM(h *fuse.InHeader, name string) (err error) {
+	if !s.wasDone(h) {
+		err = s.store.RemoveVM(name, requestOf(h))
+	}
 	if layer.Errno(err) == syscall.ENOTEMPTY {
 		return layer.Errorf(syscall.ENOTEMPTY, "%w; `snapfs destroy` removes a VM with all that it has", err)
 	}
@@ -176,10 +181,11 @@ func (s *server) removeVM(name string) error {
 
 func (s *server) Rename(_ <-chan struct{}, in *fuse.RenameIn, old, new string) fuse.Status {
 	dir := node(in.NodeId)
-	return s.result(dir, "rename", s.rename(dir, node(in.Newdir), old, new, in.Flags))
+	return s.result(dir, "rename", s.rename(dir, in, old, new))
 }
 
-func (s *server) rename(dir, target node, old, new string, flags uint32) error {
+func (s *server) rename(dir node, in *fuse.RenameIn, old, new string) error {
+	target, flags := node(in.Newdir), in.Flags
 	switch {
 	case dir.kind() == kindSnapshot || target.kind() == kindSnapshot:
 		return errReadOnly
@@ -194,25 +200,31 @@ func (s *server) rename(dir, target node, old, new string, flags uint32) error {
 	}
 	switch dir.kind() {
 	case kindRoot:
-		return s.renameVM(old, new, flags)
+		return s.renameVM(in, old, new)
 	case kindVM:
 		vm, err := s.vmOf(dir)
 		if err != nil {
 			return err
 		}
-		return vm.Rename(old, new, layer.RenameFlags(flags))
+		if s.wasDone(&in.InHeader) {
+			return nil
+		}
+		return vm.Rename(old, new, layer.RenameFlags(flags), requestOf(&in.InHeader))
 	case kindSnapDir:
-		return s.renameSnapshot(dir, old, new, flags)
+		return s.renameSnapshot(dir, in, old, new)
 	}
 	return errNotDir
 }
 
-func (s *server) renameVM(old, new string, flags uint32) error {
-	if flags&unix.RENAME_EXCHANGE != 0 {
+func (s *server) renameVM(in *fuse.RenameIn, old, new string) error {
+	if in.Flags&unix.RENAME_EXCHANGE != 0 {
 		return layer.Errorf(syscall.EINVAL, "VMs can't change names with each other")
 	}
-	if err := s.store.RenameVM(old, new, flags&unix.RENAME_NOREPLACE != 0); err != nil {
-		return err
+	if !s.wasDone(&in.InHeader) {
+		err := s.store.RenameVM(old, new, in.Flags&unix.RENAME_NOREPLACE != 0, requestOf(&in.InHeader))
+		if err != nil {
+			return err
+		}
 	}
 	s.touchRoot()
 	s.log.rename(old, new)
@@ -221,20 +233,15 @@ func (s *server) renameVM(old, new string, flags uint32) error {
 }
 
 // renameSnapshot is mv(1) in .snapshots. A snapshot never takes the place of another, whatever the flags.
-func (s *server) renameSnapshot(dir node, old, new string, flags uint32) error {
+func (s *server) renameSnapshot(dir node, in *fuse.RenameIn, old, new string) error {
 	if _, isControl := controlNamed(dir.vmID(), old); isControl {
 		return errControl
 	}
 	if _, isControl := controlNamed(dir.vmID(), new); isControl {
 		return errControl
 	}
-	if flags&unix.RENAME_EXCHANGE != 0 {
+	if in.Flags&unix.RENAME_EXCHANGE != 0 {
 		return layer.Errorf(syscall.EINVAL, "snapshots can't change names with each other")
 	}
-	vm, err := s.vmOf(dir)
-	if err != nil {
-		return err
-	}
-	_, err = s.execute(vm, controlRename, command{names: []string{old}, to: new})
-	return err
+	return s.changeSnapshot(dir, &in.InHeader, controlRename, command{names: []string{old}, to: new})
 }

@@ -310,6 +310,7 @@ func (s *Session) Unmount() error { return unmountFUSE(s.mountpoint) }
 func (s *Session) spawn(d device, req []byte) {
 	s.running.Go(func() {
 		unique := (*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique
+		defer s.files.store.Answered(unique &^ resent)
 		if status, ok := refusePollHack(req); ok {
 			d.answerStatus(unique, status)
 			return
