@@ -123,10 +123,11 @@ func TestComposedMount(t *testing.T) {
 	asked := make(chan CreateRequest, 1) // as in TestPolicyFile
 	m := mountStore(t, Options{
 		Create: func(vm *layer.VM, r CreateRequest) (Created, error) {
-			asked <- r
 			info, err := vm.CreateSnapshot(r.CreateOptions)
 			warning := "not quiesced"
 			info.Warning = &warning
+			r.By = layer.Request{} // differs each time
+			asked <- r
 			return Created{SnapshotInfo: info, Paused: 12 * time.Millisecond}, err
 		},
 		Reasons: func(vm *layer.VM) []string { return []string{vm.Name() + " is not as it should be"} },
