@@ -54,10 +54,11 @@ demo: deps build
 bench: deps build
 	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -run='^$$' -bench=. -timeout=30m ./blockmap ./bench
 
-# Random operations with kills and remounts, for as long as one has patience.
+# Random operations with kills and remounts, and with killed workers, for as long as one has patience.
 STEPS ?= 20000
+KILLS ?= 500
 soak: deps build
-	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h -run=TestRandom ./integration -steps=$(STEPS) -seed=0
+	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h -run='TestRandom|TestOnce$$' ./integration -steps=$(STEPS) -seed=0 -kills=$(KILLS)
 
 clean:
 	rm -rf bin

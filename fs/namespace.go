@@ -57,7 +57,7 @@ func (s *server) changeSnapshot(dir node, h *fuse.InHeader, which control, c com
 		return err
 	}
 	if s.wasDone(h) {
-		return s.noteCommand(vm.Name(), which, nil, append(c.attrs(), resumed...)...)
+		return s.noteCommand(vm.Name(), which, nil, c.attrs()...)
 	}
 	c.by = requestOf(h)
 	_, err = s.execute(vm, which, c)

@@ -12,12 +12,16 @@ import (
 // requestOf names a request in the store's records.
 func requestOf(h *fuse.InHeader) layer.Request { return layer.Request{ID: h.Unique &^ resent} }
 
-// done says what a request came to, if a worker before this one did it.
+// done says what a request came to, if a worker before this one did it. That is an event of its own.
 func (s *server) done(h *fuse.InHeader) (layer.Outcome, bool) {
 	if h.Unique&resent == 0 {
 		return layer.Outcome{}, false
 	}
-	return s.store.Done(h.Unique &^ resent)
+	outcome, done := s.store.Done(h.Unique &^ resent)
+	if done {
+		s.log.Add(s.vmName(node(h.NodeId)), "answered-late", "what", "a request that was done when its worker died")
+	}
+	return outcome, done
 }
 
 func (s *server) wasDone(h *fuse.InHeader) bool {
@@ -55,11 +59,8 @@ func (s *server) recallCommand(vm *layer.VM, which control, done layer.Outcome) 
 	if a, ok := answer.(cloneAnswer); ok {
 		s.noteClone(vm, c, a)
 	}
-	return marshal(answer), s.noteCommand(vm.Name(), which, nil, append(c.attrs(), resumed...)...)
+	return marshal(answer), s.noteCommand(vm.Name(), which, nil, c.attrs()...)
 }
-
-// resumed marks the event of what a worker did that died before it answered.
-var resumed = []any{"answered", "late"}
 
 // recallText is what a handle reads that an earlier worker opened: the answer to the last command that came through it,
 // if one was done, else what it would read if it were opened now.
