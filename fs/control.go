@@ -80,10 +80,11 @@ func (s *server) controlAttr(n node) (layer.Attr, error) {
 
 // controlFile is an open control file: what reading gives next. Reads wait for the command that is running.
 type controlFile struct {
-	by   uint32 // the user who opened it
-	mu   sync.Mutex
-	text []byte
-	pos  int
+	by       uint32 // the user who opened it
+	mu       sync.Mutex
+	text     []byte
+	pos      int
+	recalled bool // an earlier worker opened it, and the session knows how far it was read
 }
 
 // openControl renders what the file says at this moment, or its usage.
@@ -96,47 +97,70 @@ func (s *server) openControl(n node, fh uint64, by uint32, write bool) error {
 	if err != nil {
 		return err
 	}
+	if err := s.store.Session().OpenText(layer.Handle(fh), by); err != nil {
+		return err
+	}
 	s.controls.put(fh, &controlFile{by: by, text: text})
 	return nil
 }
 
+func (s *server) closeControl(fh uint64) {
+	s.controls.drop(fh)
+	s.store.Released(fh)
+	s.store.Session().CloseText(layer.Handle(fh))
+}
+
 // controlHandle finds an open control file, also one that an earlier worker opened.
-func (s *server) controlHandle(n node, fh uint64, by uint32) (*controlFile, error) {
+func (s *server) controlHandle(n node, fh uint64) (*controlFile, error) {
 	if c := s.controls.get(fh); c != nil {
 		return c, nil
+	}
+	by, ok := s.store.Session().TextOpener(layer.Handle(fh))
+	if !ok {
+		return nil, errStale
 	}
 	text, err := s.recallText(n, fh)
 	if err != nil {
 		return nil, err
 	}
-	c := &controlFile{by: by, text: text}
+	c := &controlFile{by: by, text: text, recalled: true}
 	s.controls.put(fh, c)
 	return c, nil
 }
 
 // readControl goes on reading where the last read of this handle ended.
-func (s *server) readControl(n node, fh uint64, by uint32, p []byte) (int, error) {
-	c, err := s.controlHandle(n, fh, by)
+func (s *server) readControl(n node, in *fuse.ReadIn, p []byte) (int, error) {
+	c, err := s.controlHandle(n, in.Fh)
 	if err != nil {
 		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	read := copy(p, c.text[c.pos:])
-	c.pos += read
-	return read, nil
+	session, h, request := s.store.Session(), layer.Handle(in.Fh), handle(&in.InHeader)
+	if c.recalled {
+		c.recalled = false
+		var over bool
+		if c.pos, over = session.TextPosition(h, request, in.Unique&resent != 0); over || c.pos > len(c.text) {
+			c.pos = len(c.text)
+		}
+	}
+	start := c.pos
+	c.pos += copy(p, c.text[c.pos:])
+	session.SetTextRead(h, layer.TextRead{Request: request, Start: start, End: c.pos, Last: c.pos == len(c.text)})
+	return c.pos - start, nil
 }
 
 // writeControl runs a command. What is read next is its answer, also when it failed. It is root's only if root both
 // opened the file and writes to it: else some program of root's could be made to write what it was not asked to.
 func (s *server) writeControl(n node, in *fuse.WriteIn, line []byte) error {
-	c, err := s.controlHandle(n, in.Fh, in.Uid)
+	c, err := s.controlHandle(n, in.Fh)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.text, err = s.run(n, in, line, in.Uid == 0 && c.by == 0)
-	c.pos = 0
+	c.pos, c.recalled = 0, false
+	s.store.Session().SetTextRead(layer.Handle(in.Fh), layer.TextRead{})
 	return err
 }

@@ -72,8 +72,7 @@ func (s *server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 			view.Close(layer.Handle(in.Fh))
 		}
 	case kindControl:
-		s.controls.drop(in.Fh)
-		s.store.Released(in.Fh)
+		s.closeControl(in.Fh)
 	case kindMemory:
 		if memory, err := s.memory(n); err == nil {
 			memory.Close(layer.Handle(in.Fh))
@@ -105,7 +104,7 @@ func (s *server) read(in *fuse.ReadIn, p []byte, wait bool) (int, error) {
 		if !wait {
 			return 0, layer.ErrWait
 		}
-		return s.readControl(n, in.Fh, in.Uid, p)
+		return s.readControl(n, in, p)
 	case kindMemory, kindAbout:
 		if !wait {
 			return 0, layer.ErrWait // something may have to be unpacked or asked for

@@ -47,14 +47,15 @@ func (r *relay) next() {
 func (r *relay) twice(dir node, do func(s *server, h fuse.InHeader) fuse.Status) {
 	r.Helper()
 	r.id += 2
-	h := fuse.InHeader{Unique: r.id, NodeId: uint64(dir)}
+	id := r.id
+	h := fuse.InHeader{Unique: id, NodeId: uint64(dir)}
 	require.Equal(r, fuse.OK, do(r.now, h))
 	for range 2 {
 		r.next()
-		h.Unique = r.id | resent
+		h.Unique = id | resent
 		require.Equal(r, fuse.OK, do(r.now, h))
 	}
-	r.store.Answered(r.id)
+	r.store.Answered(id)
 }
 
 func (r *relay) find(dir node, name string) node {
@@ -64,6 +65,7 @@ func (r *relay) find(dir node, name string) node {
 	return n
 }
 
+// Each way to make, rename and remove something by its name.
 func TestNamesOnce(t *testing.T) {
 	r := newRelay(t)
 	mkdir := func(dir node, name string) {
@@ -111,6 +113,7 @@ func TestNamesOnce(t *testing.T) {
 	rmdir(rootNode, "shop")
 }
 
+// Each command, and its answer.
 func TestCommandsOnce(t *testing.T) {
 	r := newRelay(t)
 	web, err := r.store.CreateVM("web", 0o755, 0, 0)
@@ -118,7 +121,7 @@ func TestCommandsOnce(t *testing.T) {
 	_, _, err = web.Create("root.img", 0o600, 0, 0, true)
 	require.NoError(t, err)
 	dir := snapDirNode(web.ID())
-	for i, c := range []struct{ control, text, has, want string }{
+	for _, c := range []struct{ control, text, has, want string }{
 		{"create", "one", "snapshot", "one"},
 		{"create", `{"name": "two", "description": "the second"}`, "snapshot", "two"},
 		{"rename", "two to=second", "snapshot", "second"},
@@ -131,45 +134,94 @@ func TestCommandsOnce(t *testing.T) {
 		{"delete", "second", "snapshot", "second"},
 		{"delete", "one..one", "snapshots", "one"},
 	} {
-		n, fh := r.find(dir, c.control), uint64(1000+2*i)
+		n := r.find(dir, c.control)
+		fh := r.open(n)
 		var first string
 		r.twice(n, func(s *server, h fuse.InHeader) fuse.Status {
-			text := r.command(n, &fuse.WriteIn{InHeader: h, Fh: fh}, c.text)
-			require.Contains(t, text[c.has], c.want)
-			delete(text, "paused_ms")
-			again, err := json.Marshal(text)
-			require.NoError(t, err)
+			require.NoError(t, s.write(&fuse.WriteIn{InHeader: h, Fh: fh}, []byte(c.text+"\n"), true))
+			answer := r.readAll(n, fh)
 			if first == "" {
-				first = string(again)
+				first = answer
 			}
-			require.JSONEq(t, first, string(again))
+			require.Equal(t, first, answer)
+			var members map[string]json.RawMessage
+			require.NoError(t, json.Unmarshal([]byte(answer), &members), "%s", answer)
+			require.Contains(t, string(members[c.has]), c.want)
 			return fuse.OK
 		})
-		r.next() // with the command answered, and its answer not read yet
-		require.Contains(t, r.answer(n, fh)[c.has], c.want)
 		r.now.Release(nil, &fuse.ReleaseIn{InHeader: fuse.InHeader{NodeId: uint64(n)}, Fh: fh})
 		_, known := r.store.DoneThrough(fh)
 		require.False(t, known)
 	}
 }
 
-// command sends a command and returns its answer, each of its members as text.
-func (r *relay) command(n node, in *fuse.WriteIn, text string) map[string]string {
-	r.Helper()
-	require.NoError(r, r.now.write(in, []byte(text+"\n"), true))
-	return r.answer(n, in.Fh)
+// An answer is read on where it was when a worker died, also if that was amid a read.
+func TestReadOn(t *testing.T) {
+	r := newRelay(t)
+	web, err := r.store.CreateVM("web", 0o755, 0, 0)
+	require.NoError(t, err)
+	dir := snapDirNode(web.ID())
+	r.id += 2
+	create := r.find(dir, "create")
+	fh := r.open(create)
+	in := &fuse.WriteIn{InHeader: fuse.InHeader{Unique: r.id, NodeId: uint64(create)}, Fh: fh}
+	require.NoError(t, r.now.write(in, []byte("one"), true))
+	other := r.open(create)
+	r.next()
+	answer := r.readInTurn(create, fh)
+	var a createAnswer
+	require.NoError(t, json.Unmarshal([]byte(answer), &a), "%s", answer)
+	require.Equal(t, "one", a.Snapshot.Name)
+	require.Equal(t, controlCreate.usage(), r.readInTurn(create, other))
+	r.now.Release(nil, &fuse.ReleaseIn{InHeader: fuse.InHeader{NodeId: uint64(create)}, Fh: fh})
+	_, err = r.now.readControl(create, &fuse.ReadIn{Fh: fh}, make([]byte, 1))
+	require.ErrorIs(t, err, errStale)
 }
 
-func (r *relay) answer(n node, fh uint64) map[string]string {
+func (r *relay) open(n node) (fh uint64) {
 	r.Helper()
-	p := make([]byte, 1<<20)
-	size, err := r.now.read(&fuse.ReadIn{InHeader: fuse.InHeader{NodeId: uint64(n)}, Fh: fh}, p, true)
-	require.NoError(r, err)
-	var members map[string]json.RawMessage
-	require.NoError(r, json.Unmarshal(p[:size], &members), "%s", p[:size])
-	texts := make(map[string]string)
-	for key, value := range members {
-		texts[key] = string(value)
+	r.id += 2
+	var out fuse.OpenOut
+	require.Equal(r, fuse.OK, r.now.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{Unique: r.id, NodeId: uint64(n)}, Flags: 2}, &out))
+	return out.Fh
+}
+
+// readAll reads an open control file to its end.
+func (r *relay) readAll(n node, fh uint64) (text string) {
+	r.Helper()
+	for {
+		r.id += 2
+		part := r.read(n, fh, r.id, 200)
+		if part == "" {
+			return text
+		}
+		text += part
 	}
-	return texts
+}
+
+// readInTurn does so with a worker for each read, which the one before it did already and did not answer.
+func (r *relay) readInTurn(n node, fh uint64) (text string) {
+	r.Helper()
+	for {
+		r.id += 2
+		first := r.read(n, fh, r.id, 50)
+		r.next()
+		part := r.read(n, fh, r.id|resent, 50)
+		require.Equal(r, first, part)
+		if part == "" {
+			return text
+		}
+		text += part
+		if len(text)%100 == 0 {
+			r.next() // with all answered
+		}
+	}
+}
+
+func (r *relay) read(n node, fh, id uint64, size int) string {
+	r.Helper()
+	p := make([]byte, size)
+	read, err := r.now.read(&fuse.ReadIn{InHeader: fuse.InHeader{Unique: id, NodeId: uint64(n)}, Fh: fh}, p, true)
+	require.NoError(r, err)
+	return string(p[:read])
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -173,14 +174,13 @@ func (c *onceClient) command(control, line, name string) error {
 	if _, err := f.WriteString(line + "\n"); err != nil {
 		return fmt.Errorf("%s %s: %w", control, line, err)
 	}
-	p := make([]byte, 64<<10)
-	n, err := f.Read(p)
+	text, err := io.ReadAll(f) // in more than one read
 	if err != nil {
 		return fmt.Errorf("read the answer to %s %s: %w", control, line, err)
 	}
 	var a answer
-	if err := json.Unmarshal(p[:n], &a); err != nil || a.Snapshot == nil || a.Snapshot.Name != name {
-		return fmt.Errorf("%s %s is answered %s (%w)", control, line, p[:n], err)
+	if err := json.Unmarshal(text, &a); err != nil || a.Snapshot == nil || a.Snapshot.Name != name {
+		return fmt.Errorf("%s %s is answered %s (%w)", control, line, text, err)
 	}
 	return nil
 }

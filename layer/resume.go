@@ -42,7 +42,7 @@ func (s *Store) openIDs() map[FileID]bool {
 	open := make(map[FileID]bool)
 	if s.resumes {
 		s.session.eachOpen(func(_ Handle, id, flags uint64) {
-			if flags&(openView|openMemory) == 0 {
+			if flags&(openView|openMemory|openText) == 0 {
 				open[FileID(id)] = true
 			}
 		})
@@ -56,6 +56,8 @@ func (s *Store) resumeHandles() {
 			if view, err := s.ViewByID(LayerID(id)); err == nil && view.Open(h) == nil {
 				return
 			}
+		} else if flags&openText != 0 {
+			return
 		} else if flags&openMemory != 0 {
 			if n := s.snapshots.Load(SnapshotID(id)); n != nil && n.image != nil && (Memory{n, n.image}).Open(h) == nil {
 				return

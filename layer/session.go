@@ -69,7 +69,7 @@ type sessionHead struct {
 // openSlot is an entry of the open table. The handle is written last.
 type openSlot struct {
 	handle atomic.Uint64 // 0: free
-	id     uint64        // of a file, of a snapshot's file, or of a snapshot whose memory it is
+	id     uint64        // of a file, of a snapshot's file, or of a snapshot whose memory it is; or a TextRead
 	flags  uint64
 }
 
@@ -77,6 +77,8 @@ const (
 	openWrites = 1 << iota
 	openView
 	openMemory
+	openText
+	openUID = 32 // the bit from which on openText has who opened it
 )
 
 // NewSession makes an empty one.

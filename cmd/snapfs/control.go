@@ -3,6 +3,7 @@ package main
 // The control files of a mount, from the user's side.
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,7 +66,23 @@ func (p place) name() string {
 func (p place) control(name string) string { return filepath.Join(p.dir, layer.SnapDir, name) }
 
 // read gives the content of a control file for reading.
-func (p place) read(name string) ([]byte, error) { return os.ReadFile(p.control(name)) }
+func (p place) read(name string) ([]byte, error) { return readControl(p.control(name)) }
+
+// readControl reads a control file in as few requests as it takes: a worker's death between two of them could have them
+// tell of two different moments.
+func readControl(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readText(f)
+}
+
+func readText(f *os.File) ([]byte, error) {
+	const mostAtOnce = 1 << 20 // of a request
+	return io.ReadAll(bufio.NewReaderSize(f, mostAtOnce))
+}
 
 // snapshots reads the list.
 func (p place) snapshots() ([]listed, error) {
@@ -167,7 +184,7 @@ func (r *refusal) Error() string { return r.text }
 func (r *refusal) Unwrap() error { return r.cause }
 
 func readAnswer(f *os.File) (answer, error) {
-	text, err := io.ReadAll(f)
+	text, err := readText(f)
 	if err != nil {
 		return answer{}, err
 	}

@@ -118,7 +118,7 @@ type daemonWatch struct{ pidfd int }
 
 func watchDaemon(point string) daemonWatch {
 	none := daemonWatch{pidfd: -1}
-	text, err := os.ReadFile(filepath.Join(point, layer.SnapDir, "status"))
+	text, err := readControl(filepath.Join(point, layer.SnapDir, "status"))
 	if err != nil {
 		return none
 	}
