@@ -22,9 +22,9 @@ type job struct {
 // target is a file to put a load on.
 type target struct {
 	name, path string
-	server     *exec.Cmd // whose CPU time counts; nil: nobody's
-	cached     bool      // through the page cache, not past it
-	before     func()    // each round, before the load; may be nil
+	server     int    // the process whose CPU time counts; 0: nobody's
+	cached     bool   // through the page cache, not past it
+	before     func() // each round, before the load; may be nil
 }
 
 // measured is what came out for a target, a value a round.
@@ -61,14 +61,14 @@ func fio(t testing.TB, at target, j job) (iops, ops float64) {
 }
 
 // cpuTime is how long a process has been running on a CPU.
-func cpuTime(t testing.TB, cmd *exec.Cmd) time.Duration {
+func cpuTime(t testing.TB, pid int) time.Duration {
 	t.Helper()
-	if cmd == nil {
+	if pid == 0 {
 		return 0
 	}
 	var ts unix.Timespec
 	const scheduler = 2 // CPUCLOCK_SCHED: see clock_getcpuclockid(3)
-	require.NoError(t, unix.ClockGettime(int32(^cmd.Process.Pid<<3|scheduler), &ts))
+	require.NoError(t, unix.ClockGettime(int32(^pid<<3|scheduler), &ts))
 	return time.Duration(ts.Nano())
 }
 

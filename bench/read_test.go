@@ -4,7 +4,6 @@ package bench
 
 import (
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -50,26 +49,26 @@ func readTargets(t testing.TB, size int64, depth int) []target {
 	m.deepen("vm", d, depth, int(size/blockSize)/depth, size)
 	d.warm(size)
 	d.release()
-	targets := []target{{name: "deep", path: d.Name(), server: m.Cmd}}
+	targets := []target{{name: "deep", path: d.Name(), server: m.Worker()}}
 
 	m.vm("flat") // has no snapshots
 	d = newDisk(t, m.path("flat", "flat"), size)
 	d.fillRandomly(size)
 	d.warm(size)
 	d.release()
-	targets = append(targets, target{name: "flat", path: d.Name(), server: m.Cmd})
+	targets = append(targets, target{name: "flat", path: d.Name(), server: m.Worker()})
 
-	add := func(name, path string, server *exec.Cmd) {
+	add := func(name, path string, server int) {
 		d := newDisk(t, path, size)
 		d.fill(0, size)
 		d.warm(size)
 		d.release()
 		targets = append(targets, target{name: name, path: path, server: server})
 	}
-	add("large", m.path("flat", "large"), m.Cmd)
+	add("large", m.path("flat", "large"), m.Worker())
 	for _, format := range []string{"raw", "qcow2"} {
 		r := newRival(t, format, size)
-		add("qemu-"+format, r.path, r.cmd)
+		add("qemu-"+format, r.path, r.cmd.Process.Pid)
 	}
 	return targets
 }

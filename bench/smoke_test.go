@@ -28,7 +28,7 @@ func TestCompares(t *testing.T) {
 	m, d := smallDisk(t)
 	r := newRival(t, "qcow2", mib)
 	c := make(comparison)
-	targets := []target{{name: "deep", path: d.Name(), server: m.Cmd}, {name: "qcow2", path: r.path, before: r.snapshots()}}
+	targets := []target{{name: "deep", path: d.Name(), server: m.Worker()}, {name: "qcow2", path: r.path, before: r.snapshots()}}
 	for i := range 2 {
 		c.round(t, i, targets, job{[]string{"--rw=randrw", "--iodepth=4", "--size=1m"}, 50 * time.Millisecond})
 	}

@@ -50,9 +50,9 @@ func writeTargets(t testing.TB, size int64) []target {
 	targets := []target{
 		{name: "host", path: host},
 		{name: "host-cached", path: host, cached: true},
-		{name: "inplace", path: m.path("inplace", "disk"), server: m.Cmd},
-		{name: "fresh", path: m.path("fresh", "disk"), server: m.Cmd, before: m.snapshots("fresh")},
-		{name: "qcow2-inplace", path: qcow2.path, server: qcow2.cmd},
+		{name: "inplace", path: m.path("inplace", "disk"), server: m.Worker()},
+		{name: "fresh", path: m.path("fresh", "disk"), server: m.Worker(), before: m.snapshots("fresh")},
+		{name: "qcow2-inplace", path: qcow2.path, server: qcow2.cmd.Process.Pid},
 		{name: "qcow2-fresh", path: deep.path, before: deep.snapshots()},
 	}
 	for _, at := range targets {

@@ -101,6 +101,8 @@ func (s *server) scrub(text []byte) ([]byte, error) {
 
 // execute runs a command on a VM and notes in the log how it went.
 func (s *server) execute(vm *layer.VM, which control, c command) (answer any, err error) {
+	s.commands.Add(1)
+	defer s.commands.Add(-1)
 	attrs := c.attrs()
 	switch which {
 	case controlCreate:

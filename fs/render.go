@@ -95,6 +95,7 @@ type mountStatus struct {
 	SupervisorPID *int       `json:"supervisor_pid"`
 	Restarts      int        `json:"restarts"`
 	LastExit      *string    `json:"last_exit"`
+	Version       string     `json:"version"`
 	Layers        int        `json:"layers"`
 	RetiredLayers int        `json:"retired_layers"`
 	LayerBytes    int64      `json:"layer_bytes"`
@@ -120,6 +121,7 @@ func (s *server) status() mountStatus {
 		Store:         s.store.Dir(),
 		Mountpoint:    s.options.Mountpoint,
 		WorkerPID:     os.Getpid(),
+		Version:       s.options.Version,
 		Layers:        stats.Layers,
 		RetiredLayers: stats.RetiredLayers,
 		LayerBytes:    stats.LayerBytes,

@@ -28,6 +28,8 @@ type server struct {
 	listings handles[listing]
 	abouts   handles[[]byte]
 
+	commands atomic.Int64 // that are under way
+
 	resends bool // the kernel can send requests to another process
 
 	rootChanged atomic.Int64 // when the root's entries last changed, in Unix nanoseconds

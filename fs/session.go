@@ -27,6 +27,7 @@ type Options struct {
 	Readers        int                              // reader loops; 0: twice the CPUs, 4 to 32
 	Devices        []int                            // what Attach returned; nil: Mount attaches
 	Supervision    func() Supervision               // nil: there is none
+	Version        string                           // of the program, for status
 	Logf           func(format string, args ...any) // the daemon's own troubles; may be nil
 	Log            *EventLog                        // what `log` shows; nil: a new one
 
@@ -305,6 +306,13 @@ func (s *Session) Wait() error {
 
 // Unmount unmounts, or returns EBUSY when a file is open or a directory in use. Wait still has to be called.
 func (s *Session) Unmount() error { return unmountFUSE(s.mountpoint) }
+
+// AwaitCommands waits until no command is under way, for so long at most.
+func (s *Session) AwaitCommands(atMost time.Duration) {
+	for began := time.Now(); s.files.commands.Load() > 0 && time.Since(began) < atMost; {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
 
 // spawn answers a request through the protocol server, in a goroutine.
 func (s *Session) spawn(d device, req []byte) {

@@ -80,7 +80,7 @@ func (a *app) rootCmd() *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.AddCommand(
-		a.mountCmd(), a.umountCmd(),
+		a.mountCmd(), a.umountCmd(), a.upgradeCmd(),
 		a.createCmd(), a.listCmd(), a.treeCmd(), a.logCmd(), a.statusCmd(),
 		a.revertCmd(), a.deleteCmd(), a.renameCmd(),
 		a.previewCmd(), a.commitCmd(), a.undoCmd(), a.cloneCmd(), a.destroyCmd(),

@@ -35,13 +35,9 @@ SIGTERM and SIGINT unmount. While files are in use the daemon serves on and ends
 signal takes the mount out of the directory tree at once, so that nothing new can be opened.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			worker, err := asWorker()
-			switch {
-			case err != nil:
-				return err
-			case worker != nil: // which looks at nothing in the mount: it would wait for itself
+			if goesOn() { // it looks at nothing in the mount, which waits for it
 				spec.store, spec.mountpoint = args[0], args[1]
-				return a.work(cmd.Context(), spec, worker)
+				return a.goOn(cmd.Context(), spec)
 			}
 			if err := spec.locate(args[0], args[1]); err != nil {
 				return err

@@ -75,6 +75,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		Mountpoint:     spec.mountpoint,
 		Devices:        devices,
 		Supervision:    w.supervision,
+		Version:        version(),
 		SnapdirVisible: spec.snapdir == "visible",
 		Logf:           log.printf,
 		Log:            events,
@@ -98,6 +99,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		events.Add("", "unsupervised", "what", "the supervisor is gone; serving until nobody uses the mount")
 		end()
 	})
+	go drainOnSignal(session, log)
 	over := make(chan struct{})
 	go endOnSignal(ctx, session, spec.mountpoint, log, signals, over)
 	err = session.Wait()
@@ -145,6 +147,21 @@ func catchSignals() (signals <-chan os.Signal, release func()) {
 	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	signal.Ignore(unix.SIGPIPE) // whoever read our stderr may go; the disks must stay
 	return caught, func() { signal.Stop(caught) }
+}
+
+// signalDrain asks a worker to end, so that another can go on, once no command is under way.
+const signalDrain = unix.SIGUSR2
+
+// drainTime is how long that may take. A command that is cut short then is answered by the next worker.
+const drainTime = time.Minute
+
+func drainOnSignal(session *fs.Session, log *daemonLog) {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, signalDrain)
+	<-asked
+	session.AwaitCommands(drainTime)
+	log.printf("making room for another worker")
+	os.Exit(exitDone)
 }
 
 // endOnSignal unmounts on a signal, or when ctx ends: as soon as nobody uses the mount any more. A second signal

@@ -34,20 +34,21 @@ type supervisor struct {
 	devices  []int // once mounted
 	restarts int
 	lastExit string
+	program  string // where this program was started from, and the next version will be
+	old      int    // descriptor of the version of before, until a worker of this one serves
 }
 
 // supervise runs a mount until it is unmounted, and calls ready once it answers. A cancelled context asks it to end, as a
 // signal does.
 func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, ready func()) error {
-	session, err := layer.NewSession()
+	s, err := newSupervisor(spec, log, ready)
 	if err != nil {
 		return err
 	}
-	s := &supervisor{spec: spec, log: log, ready: ready, session: session}
 	signals, release := catchSignals()
 	defer release()
 	for failed := 0; ; {
-		session.ForgetAnswered()
+		s.session.ForgetAnswered()
 		w, err := s.start()
 		if err != nil {
 			return err
@@ -55,12 +56,18 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 		err = s.follow(ctx, w, signals)
 		var refused refusedBy
 		switch {
+		case w.replaced:
+			s.restarts++
+			s.lastExit = s.replace()
+			continue
 		case err == nil:
 			return nil
-		case errors.As(err, &refused) && !session.Served():
+		case errors.As(err, &refused) && !s.session.Served():
 			return s.withdraw(refused)
+		case s.old != 0:
+			return s.goBack(err)
 		}
-		if failed++; session.Answered() {
+		if failed++; s.session.Answered() {
 			failed = 0
 		}
 		if failed == failedStarts {
@@ -70,6 +77,71 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 		s.restarts++
 		s.lastExit = err.Error()
 		log.printf("the worker ended: %v; starting another", err)
+	}
+}
+
+// newSupervisor begins with nothing, or with what the one before it kept.
+func newSupervisor(spec mountSpec, log *daemonLog, ready func()) (*supervisor, error) {
+	s := &supervisor{spec: spec, log: log, ready: ready}
+	k, err := takeKept()
+	if err != nil {
+		return nil, err
+	}
+	if s.program, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	if k == nil {
+		s.session, err = layer.NewSession()
+		return s, err
+	}
+	if k.Program != "" { // as the descriptor of an old program has no name
+		s.program = k.Program
+	}
+	s.devices, s.old, s.restarts, s.lastExit = k.Devices, k.Old, k.Restarts, k.LastExit
+	if !spec.foreground {
+		if err := log.open(filepath.Join(spec.store, "log")); err != nil {
+			return nil, err
+		}
+	}
+	if s.session, err = layer.AdoptSession(k.Session); err != nil && s.old != 0 {
+		s.session = nil
+		return nil, s.returnTo(k, err)
+	}
+	return s, err
+}
+
+// replace becomes the program that is installed now. It returns why not: this one goes on then.
+func (s *supervisor) replace() string {
+	old, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = tryProgram(s.program)
+	}
+	if err == nil {
+		s.log.printf("becoming %s", s.program)
+		k := s.kept(upgraded)
+		k.Old = old
+		err = k.become(s.program, s.spec.args())
+		unix.Close(old)
+	}
+	s.log.printf("the upgrade failed: %v", err)
+	return fmt.Sprintf("upgrade failed: %v", err)
+}
+
+// goBack becomes the version of before, as no worker of this one came up.
+func (s *supervisor) goBack(why error) error { return s.returnTo(s.kept(""), why) }
+
+func (s *supervisor) returnTo(k *handover, why error) error {
+	s.log.printf("the new version did not come up: %v; going back", why)
+	k.LastExit = oneLine(fmt.Sprintf("upgrade failed: the new version did not come up: %v", why))
+	program := fmt.Sprintf("/proc/self/fd/%d", k.Old)
+	k.Old = 0
+	return k.become(program, s.spec.args())
+}
+
+// kept is what the next program needs.
+func (s *supervisor) kept(lastExit string) *handover {
+	return &handover{
+		Session: s.session.FD(), Devices: s.devices, Old: s.old, Program: s.program, Restarts: s.restarts, LastExit: lastExit,
 	}
 }
 
@@ -91,16 +163,13 @@ func (r refusedBy) Error() string { return string(r) }
 
 // child is a worker as its supervisor sees it.
 type child struct {
-	cmd    *exec.Cmd
-	socket int
+	cmd      *exec.Cmd
+	socket   int
+	replaced bool // it was asked to make room for another version
 }
 
 // start starts a worker, with one end of a socket and the session.
 func (s *supervisor) start() (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
@@ -114,7 +183,8 @@ func (s *supervisor) start() (*child, error) {
 	}
 	shared := os.NewFile(uintptr(memory), "session")
 	defer shared.Close()
-	cmd := exec.Command(self, s.spec.args()...)
+	cmd := exec.Command("/proc/self/exe", s.spec.args()...) // this version, whatever has been installed since
+	cmd.Args[0] = os.Args[0]
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{theirs, shared}
 	cmd.Env = append(os.Environ(), workerEnv+"="+strconv.Itoa(s.restarts)+":"+s.lastExit)
@@ -151,10 +221,15 @@ func (s *supervisor) follow(ctx context.Context, w *child, signals <-chan os.Sig
 			case message == saidServing:
 				s.ready()
 				s.ready = func() {}
+				s.served()
 			default:
 				refused = refusedBy(message)
 			}
 		case sig := <-signals:
+			if sig == unix.SIGHUP {
+				w.replaced = s.session.Served()
+				sig = signalDrain
+			}
 			_ = w.cmd.Process.Signal(sig)
 		case <-asked:
 			_ = w.cmd.Process.Signal(unix.SIGTERM)
@@ -166,6 +241,14 @@ func (s *supervisor) follow(ctx context.Context, w *child, signals <-chan os.Sig
 		return refused
 	}
 	return err
+}
+
+// served notes that a worker of this version serves.
+func (s *supervisor) served() {
+	if s.old != 0 {
+		unix.Close(s.old)
+		s.old = 0
+	}
 }
 
 // attach mounts, if that was not done yet, and hands over the descriptors.

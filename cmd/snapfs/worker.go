@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,12 +27,28 @@ type supervised struct {
 	lastExit string
 }
 
-// asWorker says whether this process is a worker, and of whom.
-func asWorker() (*supervised, error) {
-	text, ok := os.LookupEnv(workerEnv)
-	if !ok {
-		return nil, nil
+// goesOn says whether this process is a worker, or a supervisor that goes on with a mount in the place of another.
+func goesOn() bool { return os.Getenv(workerEnv) != "" || os.Getenv(keptEnv) != "" }
+
+// goOn is what such a process does.
+func (a *app) goOn(ctx context.Context, spec mountSpec) error {
+	if os.Getenv(workerEnv) == "" {
+		log := newDaemonLog(nil)
+		if spec.foreground {
+			log = newDaemonLog(a.stderr)
+		}
+		return a.supervise(ctx, spec, log, func() {})
 	}
+	w, err := asWorker()
+	if err != nil {
+		return err
+	}
+	return a.work(ctx, spec, w)
+}
+
+// asWorker takes what the supervisor gave along.
+func asWorker() (*supervised, error) {
+	text := os.Getenv(workerEnv)
 	os.Unsetenv(workerEnv)
 	unix.CloseOnExec(workerSocket)
 	unix.CloseOnExec(workerSession)
@@ -49,6 +66,7 @@ func asWorker() (*supervised, error) {
 func (a *app) work(ctx context.Context, spec mountSpec, w *supervised) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	signal.Ignore(unix.SIGHUP) // the supervisor's business, and what the kernel sends when that is gone
 	log := newDaemonLog(nil)
 	if spec.foreground {
 		log = newDaemonLog(a.stderr)
