@@ -60,6 +60,10 @@ func (s *server) run(n node, in *fuse.WriteIn, text []byte, root bool) ([]byte, 
 	if which == controlScrub {
 		return s.scrub(text)
 	}
+	if which == controlClone && !root {
+		err := layer.Errorf(syscall.EACCES, "a clone is a new VM in the mount, where only root makes directories")
+		return failed(err), s.noteCommand(s.vmName(n), which, err)
+	}
 	vm, err := s.vmOf(n)
 	if err != nil {
 		return failed(err), err

@@ -242,7 +242,7 @@ func (v *VM) empty() error {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	if len(v.files) > 0 || len(v.snapshots) > 0 {
-		return Errorf(syscall.ENOTEMPTY, "VM %q has %d files and %d snapshots; snapfs destroy removes them all", v.Name(), len(v.files), len(v.snapshots))
+		return Errorf(syscall.ENOTEMPTY, "VM %q has %d files and %d snapshots", v.Name(), len(v.files), len(v.snapshots))
 	}
 	return nil
 }

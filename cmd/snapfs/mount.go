@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,8 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 				spec.store, spec.mountpoint = args[0], args[1]
 				return a.goOn(cmd.Context(), spec)
 			}
+			// What a shell has open here is not the daemon's to keep, nor its scripts'.
+			_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 			if err := spec.locate(args[0], args[1]); err != nil {
 				return err
 			}

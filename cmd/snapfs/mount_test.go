@@ -289,7 +289,7 @@ func TestDeadWorker(t *testing.T) {
 	require.Contains(t, readLog(t, store), "the worker ended: signal: killed; starting another")
 }
 
-// A supervisor that dies takes nothing along; its worker serves on until nobody uses the mount.
+// A supervisor that dies takes nothing along: its worker serves on.
 func TestDeadSupervisor(t *testing.T) {
 	store, point := newMount(t)
 	f, err := os.OpenFile(filepath.Join(newVM(t, point, "web", "hello"), "root.img"), os.O_RDWR, 0)
@@ -304,11 +304,28 @@ func TestDeadSupervisor(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return strings.Contains(readLog(t, store), "unsupervised") }, patience, 10*time.Millisecond)
 	require.NoError(t, f.Close())
+	require.Contains(t, refused(t, "upgrade", point), "its supervisor is gone")
+	require.Contains(t, done(t, "log", point), "unsupervised")
+	done(t, "umount", point)
 	requireEnd(t, daemonWatch{worker})
 	unix.Close(worker)
-	require.False(t, isMounted(t, point))
 	mount(t, store, point)
 	require.Equal(t, "Jello", start(t, f.Name(), 5))
+}
+
+// What the caller has open is not the daemon's to keep.
+func TestMountKeepsNothingOpen(t *testing.T) {
+	store, point := newMount(t)
+	f, err := os.Open(filepath.Join(newVM(t, point, "web", ""), "root.img"))
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETFD, 0) // as a shell's
+	require.NoError(t, err)
+	other := filepath.Join(t.TempDir(), "other")
+	require.NoError(t, os.Mkdir(other, 0o755))
+	mount(t, store+"2", other)
+	require.NoError(t, f.Close())
+	done(t, "umount", point)
 }
 
 // A copy of the mount in another mount namespace, a container's for example, keeps the store open.

@@ -79,11 +79,20 @@ func runQemuImg(ctx context.Context, args []string, stdout io.Writer) error {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	case err != nil && words.Len() > 0:
-		return &refusal{text: oneLine(words.String()), cause: err}
+		return &refusal{text: firstLines(words.String()), cause: err}
 	case err != nil:
 		return fmt.Errorf("qemu-img: %w", err)
 	}
 	return nil
+}
+
+// firstLines makes one line of the first two: of a damaged image qemu-img can say thousands.
+func firstLines(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if more := len(lines) - 2; more > 0 {
+		lines = append(lines[:2], fmt.Sprintf("and %d lines more", more))
+	}
+	return oneLine(strings.Join(lines, "\n"))
 }
 
 // percentReader reads the "    (12.34/100%)\r" that qemu-img writes. It writes each of them in one go.

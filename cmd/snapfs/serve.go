@@ -92,12 +92,19 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	if err != nil {
 		return err
 	}
+	if w.restarts > 0 {
+		events.Add("", "worker-started", "restarts", w.restarts, "last", w.lastExit)
+	}
 	log.printf("serving %s at %s, version %s, pid %d", spec.store, spec.mountpoint, version(), os.Getpid())
 	serving.Store(true)
 	w.say(saidServing)
 	go w.watch(func() {
-		events.Add("", "unsupervised", "what", "the supervisor is gone; serving until nobody uses the mount")
-		end()
+		what := "the supervisor is gone: nothing would take over; upgrade is no longer possible, umount is"
+		if spec.foreground {
+			what = "the supervisor is gone: serving until nobody uses the mount"
+			end()
+		}
+		events.Add("", "unsupervised", "what", what)
 	})
 	go drainOnSignal(session, log)
 	over := make(chan struct{})
