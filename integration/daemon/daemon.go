@@ -32,8 +32,14 @@ type Daemon struct {
 // latest.
 func Start(t testing.TB, store, dir string, opts ...string) *Daemon {
 	t.Helper()
+	return StartProgram(t, Binary, store, dir, opts...)
+}
+
+// StartProgram is Start with another program than the one under test.
+func StartProgram(t testing.TB, program, store, dir string, opts ...string) *Daemon {
+	t.Helper()
 	d := &Daemon{
-		Cmd:    exec.Command(Binary, append([]string{"mount", store, dir, "-f"}, opts...)...),
+		Cmd:    exec.Command(program, append([]string{"mount", store, dir, "-f"}, opts...)...),
 		Exited: make(chan struct{}), Stderr: new(bytes.Buffer),
 	}
 	d.Cmd.Stderr = d.Stderr

@@ -1,0 +1,68 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/snapfs/snapfs/integration/daemon"
+)
+
+// install puts a program in the place of another, as a package manager does.
+func install(t *testing.T, program []byte, path string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path+".new", program, 0o755))
+	require.NoError(t, os.Rename(path+".new", path))
+}
+
+// TestUpgrade has other programs take a mount over, the right one and wrong ones,
+// while fio writes, verifies and flushes.
+func TestUpgrade(t *testing.T) {
+	binary := readFile(t, daemon.Binary)
+	program := filepath.Join(t.TempDir(), "snapfs")
+	install(t, binary, program)
+	m := newMount(t)
+	m.stop()
+	m.Daemon = daemon.StartProgram(t, program, m.store, m.dir)
+	m.vm("web")
+	disk := m.disk("web", "disk.img", 0)
+	said := make(chan error, 1)
+	go func() {
+		out, err := exec.Command("fio", "--name=verify", "--filename="+disk, "--size=64M", "--rw=randrw", "--bs=4k", "--iodepth=8",
+			"--ioengine=libaio", "--direct=1", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
+			"--verify_state_save=0", "--fsync=64", "--time_based", "--runtime=6").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("fio: %w: %s", err, out)
+		}
+		said <- err
+	}()
+	supervisor, worker := m.Cmd.Process.Pid, m.Worker()
+	for range 3 {
+		install(t, binary, program) // another file, if the same program
+		require.Contains(t, mustSnapfs(t, "upgrade", m.dir), "is served by version")
+		require.NotEqual(t, worker, m.Worker())
+		worker = m.Worker()
+	}
+	for _, wrong := range []string{"#!/bin/sh\nexit 3\n", "#!/bin/sh\necho something else\n", "no program"} {
+		install(t, []byte(wrong), program)
+		r := snapfs(t, "upgrade", m.dir)
+		require.Equal(t, 1, r.code)
+		require.Contains(t, r.stderr, "serves on: upgrade failed")
+	}
+	install(t, binary, program)
+	mustSnapfs(t, "upgrade", m.dir)
+	require.NoError(t, <-said)
+	require.Equal(t, supervisor, m.Cmd.Process.Pid)
+	var status struct {
+		Supervisor int `json:"supervisor_pid"`
+		Restarts   int `json:"restarts"`
+	}
+	require.NoError(t, json.Unmarshal(readFile(t, snapshotPath(m.dir, "status")), &status))
+	require.Equal(t, supervisor, status.Supervisor)
+	require.Equal(t, 7, status.Restarts)
+}
