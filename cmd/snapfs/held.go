@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/snapfs/snapfs/layer"
 	"github.com/snapfs/snapfs/quiesce"
@@ -26,7 +27,7 @@ type heldGuests struct {
 	work  sync.WaitGroup
 
 	mu        sync.Mutex
-	releasing map[layer.VMID]bool
+	releasing map[layer.VMID]chan struct{} // closed when it is let go of, or will not be by this daemon
 }
 
 func (h *heldGuests) path(id layer.VMID) string {
@@ -81,9 +82,10 @@ func (h *heldGuests) releaseAll() {
 func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
 	h.mu.Lock()
 	if h.releasing == nil {
-		h.releasing = make(map[layer.VMID]bool)
+		h.releasing = make(map[layer.VMID]chan struct{})
 	}
-	h.releasing[id] = true
+	over := make(chan struct{})
+	h.releasing[id] = over
 	h.mu.Unlock()
 	h.work.Go(func() {
 		err := quiesce.Release(h.ctx, held)
@@ -96,8 +98,11 @@ func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
 			h.event(h.nameOf(id), "thawed")
 		}
 		h.mu.Lock()
-		delete(h.releasing, id)
+		if h.releasing[id] == over {
+			delete(h.releasing, id)
+		}
 		h.mu.Unlock()
+		close(over)
 	})
 }
 
@@ -105,7 +110,24 @@ func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
 func (h *heldGuests) isReleasing(id layer.VMID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.releasing[id]
+	return h.releasing[id] != nil
+}
+
+// await waits until nobody lets go of a VM's guest any more, for so long at most, and says whether that is so.
+func (h *heldGuests) await(id layer.VMID, patience time.Duration) bool {
+	h.mu.Lock()
+	over := h.releasing[id]
+	h.mu.Unlock()
+	if over == nil {
+		return true
+	}
+	select {
+	case <-over:
+		return true
+	case <-time.After(patience):
+	case <-h.ctx.Done():
+	}
+	return false
 }
 
 func (h *heldGuests) nameOf(id layer.VMID) string {

@@ -98,7 +98,8 @@ func (a *attempt) check() (err error) {
 	if a.session, err = quiesce.New(request); err != nil {
 		return err
 	}
-	if (a.running && a.freezes() || a.memory != nil) && a.held.isReleasing(a.vm.ID()) {
+	// A worker before this one may have died while it held the guest, and this snapshot be asked for again.
+	if (a.running && a.freezes() || a.memory != nil) && !a.held.await(a.vm.ID(), a.policy.MaxFrozen()) {
 		return layer.Errorf(syscall.EIO, "the guest of VM %q could not be let go of yet; see its log", a.vm.Name())
 	}
 	return a.look()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -287,6 +288,34 @@ func TestThawedByTheNextDaemon(t *testing.T) {
 	require.False(t, k.agent.isFrozen())
 	require.NoFileExists(t, k.frozenFile())
 	require.Contains(t, k.events.Text("web"), "thawed vm=web")
+}
+
+// A snapshot that is asked for again, because the worker died that had frozen the guest for it, waits for the thaw.
+func TestTakenByTheNextDaemon(t *testing.T) {
+	k := newKept(t)
+	k.policy(`{"mode": "agent", "agent": "AGENT"}`)
+	k.agent.answer("guest-fsfreeze-freeze")
+	require.NoError(t, k.held.mark(k.vm.ID(), &quiesce.Held{Agent: k.agent.path}))
+	k.stopGuest()
+	k.shut()
+
+	var refused atomic.Bool
+	k.agent.answers("guest-fsfreeze-thaw", func() string {
+		if !refused.Swap(true) { // it is tried again
+			return `{"error": {"class": "GenericError", "desc": "not yet"}}`
+		}
+		k.agent.answers("guest-fsfreeze-thaw", nil)
+		return k.agent.answer("guest-fsfreeze-thaw")
+	})
+	k.open(k.store.Dir())
+	var err error
+	k.vm, err = k.store.VM("web")
+	require.NoError(t, err)
+	k.disk, err = k.vm.Lookup("root.img")
+	require.NoError(t, err)
+	k.startGuest()
+	require.Equal(t, layer.ConsistencyFilesystem, k.made("one").Consistency)
+	require.True(t, refused.Load())
 }
 
 // A guest that does not let go is tried for as long as the daemon runs, and then by the next one.
