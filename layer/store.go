@@ -136,6 +136,7 @@ func (s *Store) openParts() (err error) {
 		},
 		Room:    s.space.room,
 		Counter: filepath.Join(s.dir, commitsName),
+		Trusted: s.resumes,
 		Commit:  commitFault,
 	})
 	if err != nil {
