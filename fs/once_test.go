@@ -4,6 +4,7 @@ package fs
 
 import (
 	"encoding/json"
+	"syscall"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -224,4 +225,21 @@ func (r *relay) read(n node, fh, id uint64, size int) string {
 	read, err := r.now.read(&fuse.ReadIn{InHeader: fuse.InHeader{Unique: id, NodeId: uint64(n)}, Fh: fh}, p, true)
 	require.NoError(r, err)
 	return string(p[:read])
+}
+
+// Who opened a control file is known to the next worker: root is not made to write what only root may.
+func TestOpenerIsKnown(t *testing.T) {
+	r := newRelay(t)
+	web, err := r.store.CreateVM("web", 0o755, 7, 7)
+	require.NoError(t, err)
+	policy := controlNode(web.ID(), controlPolicy)
+	r.id += 2
+	open := fuse.OpenIn{InHeader: fuse.InHeader{Unique: r.id, NodeId: uint64(policy)}, Flags: 2}
+	open.Uid = 7
+	var out fuse.OpenOut
+	require.Equal(t, fuse.OK, r.now.Open(nil, &open, &out))
+	r.next()
+	write := &fuse.WriteIn{InHeader: fuse.InHeader{Unique: r.id + 2, NodeId: uint64(policy)}, Fh: out.Fh} // by root
+	err = r.now.write(write, []byte(`{"quiesce": {"mode": "none", "pre": ["/etc/pre"]}}`), true)
+	require.Equal(t, syscall.EPERM, layer.Errno(err))
 }
