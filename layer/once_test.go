@@ -166,7 +166,9 @@ func dieAt(t *testing.T, op onceOp, n int, durable bool) (hit bool) {
 	f.arm(true)
 	err := op.do(s, vmNamed(t, s, "web"), Request{ID: onceID, Handle: onceHandle, Text: []byte("so")})
 	hit = f.arm(false)
-	require.Equal(t, hit, err != nil)
+	if !hit { // or what failed may be a commit of the reclaimer's, after the operation
+		require.NoError(t, err)
+	}
 
 	commitFault = nil
 	for i := range s.session.failed {
