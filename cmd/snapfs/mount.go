@@ -48,6 +48,9 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 			if parent := parentPipe(); parent != nil {
 				return a.superviseFor(parent, spec)
 			}
+			if err := a.clearDead(spec.mountpoint); err != nil {
+				return err
+			}
 			if err := spec.checkMountpoint(); err != nil {
 				return err
 			}
@@ -105,13 +108,31 @@ func (m *mountSpec) locate(store, mountpoint string) (err error) {
 	return err
 }
 
+// clearDead takes mounts of ours away whose processes are gone: nothing can serve them any more. Who has files open there
+// keeps getting errors, and the mountpoint is free.
+func (a *app) clearDead(point string) error {
+	for {
+		if _, err := os.ReadDir(point); !errors.Is(err, unix.ENOTCONN) {
+			return nil
+		}
+		dead, err := mountAtPoint(point)
+		if err != nil || dead == nil || dead.fsType != fsType {
+			return err
+		}
+		if err := detachDead(point); err != nil {
+			return fmt.Errorf("mountpoint %s: clear away a mount whose daemon is gone: %w", point, err)
+		}
+		fmt.Fprintf(a.stderr, "snapfs: mountpoint %s: cleared away a mount of %s whose daemon is gone\n", point, dead.source)
+	}
+}
+
 // checkMountpoint refuses, by name, what is no empty directory apart from the store.
 func (m mountSpec) checkMountpoint() error {
 	point := m.mountpoint
 	entries, err := os.ReadDir(point)
 	switch {
 	case errors.Is(err, unix.ENOTCONN):
-		return fmt.Errorf("mountpoint %s: a mount whose daemon is gone is in the way; clear it with `snapfs umount %s`", point, point)
+		return fmt.Errorf("mountpoint %s: a mount whose daemon is gone is in the way, and is none of snapfs; unmount it first", point)
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("mountpoint %s does not exist; make the directory first", point)
 	case errors.Is(err, unix.ENOTDIR):

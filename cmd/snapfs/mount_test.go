@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -245,6 +246,9 @@ func TestDeadDaemon(t *testing.T) {
 	store, point := newMount(t)
 	vm := newVM(t, point, "web", "hello")
 	done(t, "create", vm, "base")
+	held, err := os.Open(filepath.Join(vm, "root.img")) // as a guest has it
+	require.NoError(t, err)
+	defer held.Close()
 	daemon := watchDaemon(point)
 	defer daemon.close()
 	worker, err := unix.PidfdOpen(daemonOf(t, point), 0)
@@ -263,10 +267,29 @@ func TestDeadDaemon(t *testing.T) {
 	requireEnd(t, daemon)
 
 	require.Contains(t, refused(t, "list", vm), "snapfs umount")
-	require.Contains(t, refused(t, "mount", store, point), "snapfs umount "+point)
-	done(t, "umount", point)
-	mount(t, store, point)
+	_, err = held.Stat()
+	require.ErrorIs(t, err, unix.ENOTCONN)
+	code, _, stderr := snapfs("mount", store, point)
+	require.Equal(t, exitDone, code, stderr)
+	require.Equal(t, fmt.Sprintf("snapfs: mountpoint %s: cleared away a mount of %s whose daemon is gone\n", point, store), stderr)
 	require.Contains(t, done(t, "list", vm), "base")
+	table, err := mountTable()
+	require.NoError(t, err)
+	require.Len(t, slices.DeleteFunc(table, func(m mountEntry) bool { return m.point != point }), 1)
+}
+
+// A dead mount of another file system is left where it is.
+func TestDeadForeignMount(t *testing.T) {
+	dir := t.TempDir()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Mount("other", dir, "fuse.other", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	unix.Close(fd)
+	require.Contains(t, refused(t, "mount", filepath.Join(t.TempDir(), "store"), dir), "none of snapfs")
+	m, err := mountAtPoint(dir)
+	require.NoError(t, err)
+	require.Equal(t, "fuse.other", m.fsType)
 }
 
 // A worker that dies is followed by another: what was open stays so, and what was written and not flushed is there.

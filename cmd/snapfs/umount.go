@@ -87,12 +87,17 @@ func unmountPatiently(ctx context.Context, point string) error {
 }
 
 // unmount is umount2(2), or what a user without rights to it is given in its stead.
-func unmount(point string) error {
-	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+func unmount(point string) error { return unmountBy(point, 0, "-u") }
+
+// detachDead unmounts whoever uses what is mounted.
+func detachDead(point string) error { return unmountBy(point, unix.MNT_DETACH, "-uz") }
+
+func unmountBy(point string, flag int, helperFlag string) error {
+	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW|flag)
 	if !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	out, helperErr := exec.Command("fusermount3", "-u", "--", point).CombinedOutput()
+	out, helperErr := exec.Command("fusermount3", helperFlag, "--", point).CombinedOutput()
 	switch {
 	case helperErr == nil:
 		return nil
