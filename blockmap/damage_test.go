@@ -170,7 +170,10 @@ func TestDamage(t *testing.T) {
 		path := filepath.Join(work, name)
 		original, err := os.ReadFile(path)
 		require.NoError(t, err)
-		for _, at := range spots(name, original) {
+		for i, at := range spots(name, original) {
+			if testing.Short() && i%8 != 0 {
+				continue // the race detector has nothing to find in the others
+			}
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			require.NoError(t, err)
 			_, err = f.WriteAt([]byte{original[at] ^ 1<<(at%8)}, int64(at))
