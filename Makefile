@@ -8,7 +8,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What tests and demo use beside Go; gcc is for the race detector.
-PACKAGES := qemu-system-x86 qemu-utils fio fuse3 busybox-static e2fsprogs \
+PACKAGES := qemu-system-x86 qemu-utils fio fuse3 busybox-static e2fsprogs xfsprogs \
             kmod cpio util-linux qemu-guest-agent libvirt-clients gcc libc6-dev
 
 # Packages where goroutines meet. Their long rows of single-threaded cases are sampled.
@@ -54,11 +54,14 @@ demo: deps build
 bench: deps build
 	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -run='^$$' -bench=. -timeout=30m ./blockmap ./bench
 
-# Random operations with kills and remounts, and with killed workers, for as long as one has patience.
+# Random operations with kills and remounts, with killed workers, and with power that fails at points of a log of the
+# device's writes, for as long as one has patience.
 STEPS ?= 20000
 KILLS ?= 500
+POINTS ?= 200
 soak: deps build
-	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h -run='TestRandom|TestOnce$$' ./integration -steps=$(STEPS) -seed=0 -kills=$(KILLS)
+	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h -run='TestRandom|TestOnce$$|TestPowerReplay' ./integration \
+	    -steps=$(STEPS) -seed=0 -kills=$(KILLS) -points=$(POINTS)
 
 clean:
 	rm -rf bin

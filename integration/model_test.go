@@ -97,12 +97,22 @@ func (f *modelFile) written(off, end int) {
 // crash compares what is there after a crash with what may be there, and from
 // then on expects exactly that.
 func (f *modelFile) crash(got []byte) error {
+	if err := f.admits(got); err != nil {
+		return err
+	}
+	f.data = got
+	f.flushed()
+	return nil
+}
+
+// admits says what of that which is there after a crash may not be there.
+func (f *modelFile) admits(got []byte) error {
 	if len(got) != len(f.data) && !slices.Contains(f.sizes, len(got)) {
 		return fmt.Errorf("size %d after a crash, not %d or one of %v", len(got), len(f.data), f.sizes)
 	}
 	for b := 0; b*modelBlock < len(got); b++ {
 		have := block(got, b)
-		candidates := append(f.past[b], block(f.data, b))
+		candidates := append(slices.Clip(f.past[b]), block(f.data, b))
 		if !slices.ContainsFunc(candidates, func(c []byte) bool {
 			c = bytes.Clone(c)
 			clear(c[min(modelBlock, len(got)-b*modelBlock):])
@@ -111,9 +121,42 @@ func (f *modelFile) crash(got []byte) error {
 			return fmt.Errorf("block %d after a crash holds what it never held since the last flush (%d states)", b, len(candidates))
 		}
 	}
-	f.data = got
-	f.flushed()
 	return nil
+}
+
+// clone is a file of its own with the same past.
+func (f *modelFile) clone() *modelFile {
+	c := &modelFile{data: bytes.Clone(f.data), past: map[int][][]byte{}, sizes: slices.Clone(f.sizes)}
+	for b, states := range f.past {
+		for _, state := range states {
+			c.past[b] = append(c.past[b], bytes.Clone(state))
+		}
+	}
+	return c
+}
+
+// over adds what a file was before its last change, which is not done yet.
+func (f *modelFile) over(before *modelFile) {
+	for b, states := range before.past {
+		f.past[b] = append(f.past[b], states...)
+	}
+	for b := 0; b*modelBlock < max(len(f.data), len(before.data)); b++ {
+		if old := block(before.data, b); !bytes.Equal(old, block(f.data, b)) {
+			f.past[b] = append(f.past[b], old)
+		}
+	}
+	f.sizes = append(append(f.sizes, before.sizes...), len(before.data))
+}
+
+// shrinking adds what the last block may hold while all from size on is about to
+// be cut off.
+func (f *modelFile) shrinking(size int) {
+	b := size / modelBlock
+	for _, state := range append(slices.Clip(f.past[b]), block(f.data, b)) {
+		state = bytes.Clone(state)
+		clear(state[size%modelBlock:])
+		f.past[b] = append(f.past[b], state)
+	}
 }
 
 type modelSnapshot struct {
@@ -129,6 +172,43 @@ type modelVM struct {
 }
 
 func newModelVM() *modelVM { return &modelVM{files: map[string]*modelFile{}} }
+
+// clone is a copy that further changes leave alone.
+func (v *modelVM) clone() *modelVM {
+	c := &modelVM{files: map[string]*modelFile{}, head: v.head}
+	for name, f := range v.files {
+		c.files[name] = f.clone()
+	}
+	for _, s := range v.snapshots {
+		s := *s // names and parents change, contents don't
+		c.snapshots = append(c.snapshots, &s)
+	}
+	if v.hidden != nil {
+		hidden := *v.hidden
+		c.hidden = &hidden
+	}
+	return c
+}
+
+// over is the state amid a change of files' contents.
+func (v *modelVM) over(before *modelVM) *modelVM {
+	c := v.clone()
+	for name, f := range c.files {
+		f.over(before.files[name])
+	}
+	return c
+}
+
+// shrinking is the state before some file is as small as in another one.
+func (v *modelVM) shrinking(after *modelVM) *modelVM {
+	c := v.clone()
+	for name, f := range c.files {
+		if size := len(after.files[name].data); size < len(f.data) {
+			f.shrinking(size)
+		}
+	}
+	return c
+}
 
 func (v *modelVM) find(name string) *modelSnapshot {
 	i := slices.IndexFunc(v.snapshots, func(s *modelSnapshot) bool { return s.name == name })

@@ -39,6 +39,17 @@ func TestRandomPowerLoss(t *testing.T) {
 }
 
 func doRandomly(t *testing.T, m *mount, steps int, crash func()) {
+	r := newRandom(t, m, crash)
+	for i := range steps {
+		r.step(i)
+	}
+	r.verify()
+	r.m.remount()
+	r.verify()
+}
+
+// newRandom starts with two VMs. Nothing crashes if crash is nil.
+func newRandom(t *testing.T, m *mount, crash func()) *random {
 	seed := *randomSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
@@ -49,23 +60,19 @@ func doRandomly(t *testing.T, m *mount, steps int, crash func()) {
 		r.m.vm(name)
 		r.vms[name] = newModelVM()
 	}
-	for i := range steps {
-		r.step(i)
-	}
-	r.verify()
-	r.m.remount()
-	r.verify()
+	return r
 }
 
 type random struct {
 	*testing.T
 	rng   *rand.Rand
 	m     *mount
-	lose  func() // crashes; the mount is gone then
+	lose  func() // crashes, if not nil; the mount is gone then
 	vms   map[string]*modelVM
 	count int // of names given
 
 	vm, file string // in use; mostly the next request goes there again
+	what     string // the last step was
 }
 
 func (r *random) step(i int) {
@@ -92,6 +99,7 @@ func (r *random) step(i int) {
 	n := r.rng.IntN(total)
 	for _, s := range steps {
 		if n -= s.weight; n < 0 {
+			r.what = s.what
 			r.Logf("%d: %s: %s %s", i, name, s.what, s.do(r.m.path(name), vm))
 			return
 		}
@@ -417,6 +425,9 @@ func (r *random) remount(string, *modelVM) string {
 }
 
 func (r *random) crash(string, *modelVM) string {
+	if r.lose == nil {
+		return "nothing"
+	}
 	r.lose()
 	r.m.start()
 	r.reconcile()
@@ -426,6 +437,9 @@ func (r *random) crash(string, *modelVM) string {
 // crashAmid has the crash come while the daemon does what a command asks for: all
 // of that must have happened, or nothing.
 func (r *random) crashAmid(dir string, vm *modelVM) string {
+	if r.lose == nil {
+		return "nothing"
+	}
 	control, line := r.pickCommand(vm)
 	f, err := os.OpenFile(snapshotPath(dir, control), os.O_WRONLY, 0)
 	require.NoError(r, err)
@@ -471,16 +485,16 @@ func (r *random) happened(dir string, vm *modelVM, control, line string) bool {
 	case "revert":
 		return len(now) > 0 && vm.find(now[len(now)-1]) == nil
 	case "preview":
-		return r.previews(dir) != ""
+		return previews(r, dir) != ""
 	default: // undo, commit
-		return r.previews(dir) == ""
+		return previews(r, dir) == ""
 	}
 }
 
 // previews is the snapshot under preview, if there is one.
-func (r *random) previews(dir string) string {
+func previews(t testing.TB, dir string) string {
 	var status struct{ Preview string }
-	require.NoError(r, json.Unmarshal(readFile(r, snapshotPath(dir, "status")), &status))
+	require.NoError(t, json.Unmarshal(readFile(t, snapshotPath(dir, "status")), &status))
 	return status.Preview
 }
 
@@ -532,7 +546,7 @@ func (r *random) verify() {
 		}
 		now := list(r, dir)
 		require.Len(r, now, len(vm.snapshots))
-		require.Equal(r, vm.hidden != nil, r.previews(dir) != "")
+		require.Equal(r, vm.hidden != nil, previews(r, dir) != "")
 		for i, s := range vm.snapshots {
 			require.Equal(r, s.name, now[i].Name)
 			parent := ""

@@ -1,0 +1,118 @@
+package integration
+
+import (
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+var powerPoints = flag.Int("points", 10, "at how many points TestPowerReplay has the power fail, on each file system")
+
+// TestPowerReplay does random things on a store whose device's writes are logged,
+// and rebuilds the device as it may be if the power fails amid one of them: with
+// all that was written until then, or without some of what no flush came after.
+func TestPowerReplay(t *testing.T) {
+	for _, fsType := range slices.Sorted(maps.Keys(recorderMounts)) {
+		t.Run(fsType, func(t *testing.T) {
+			rec := newRecorder(t, fsType, 1<<30)
+			r := newRandom(t, rec.newMount("--reserve=64MiB"), nil)
+			require.NoError(t, rec.log.checkSuper()) // it comes with the first flush
+			p := newReplay(rec, r.rng)
+			step, amid := 0, 0
+			for range *powerPoints {
+				for range 10 + r.rng.IntN(30) {
+					r.step(step)
+					step++
+				}
+				c, at := r.stepAndCut(rec, p, &step)
+				if c.begun && !c.done {
+					amid++
+				}
+				rec.verifyCut(p, c, at)
+			}
+			r.verify()
+			t.Logf("%s: the power failed %d times in %d operations, %d times amid one; %d blocks of %d MiB written were lost",
+				fsType, *powerPoints, step, amid, p.dropped, rec.position()>>20)
+		})
+	}
+}
+
+// stepAndCut does a step, mostly one that writes something, and chooses a position
+// of the log amid it or after it.
+func (r *random) stepAndCut(rec *recorder, p *replay, step *int) (*cut, int64) {
+	for tries := 0; ; tries++ {
+		writeBackSome(r, r)
+		c := &cut{before: cloneVMs(r.vms)}
+		from := rec.position()
+		r.step(*step)
+		*step++
+		to := rec.position()
+		c.after, c.what, c.vm = cloneVMs(r.vms), r.what, r.vm
+		writeBackSome(r, r)
+		points := p.between(from, rec.position())
+		if len(points) < 3 && tries < 10 {
+			continue
+		}
+		at := points[r.rng.IntN(len(points))]
+		if r.what == "destroy" { // removes one thing after the other
+			at = max(at, to)
+		}
+		c.begun, c.done = at > from, at >= to
+		return c, at
+	}
+}
+
+func cloneVMs(vms map[string]*modelVM) map[string]*modelVM {
+	out := map[string]*modelVM{}
+	for name, vm := range vms {
+		out[name] = vm.clone()
+	}
+	return out
+}
+
+// writeBackSome does as the kernel may at any time: it has some of the layers'
+// dirty pages written, which makes nothing of them durable.
+func writeBackSome(t testing.TB, r *random) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.m.store, "layers", "*"))
+	require.NoError(t, err)
+	for _, path := range files {
+		if r.rng.IntN(2) == 0 {
+			continue
+		}
+		f, err := os.Open(path)
+		if os.IsNotExist(err) {
+			continue // it has been reclaimed
+		}
+		require.NoError(t, err)
+		require.NoError(t, unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER))
+		require.NoError(t, f.Close())
+	}
+}
+
+// verifyCut mounts what a power loss has left and compares it.
+func (r *recorder) verifyCut(p *replay, c *cut, at int64) {
+	t := r.t
+	t.Helper()
+	image := p.image(at)
+	dir := filepath.Join(filepath.Dir(image), "lost")
+	for _, d := range []string{dir, dir + "-mnt"} {
+		require.NoError(t, os.MkdirAll(d, 0o755))
+	}
+	run(t, "mount", "-o", "loop,"+recorderMounts[r.fsType], image, dir)
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	m := &mount{t: t, store: filepath.Join(dir, "store"), dir: dir + "-mnt", opts: []string{"--reserve=64MiB"}}
+	m.check()
+	m.start()
+	if err := c.verify(t, m); err != nil {
+		require.NoError(t, err, "after a power loss at %d, %s of VM %s: begun %v, done %v", at, c.what, c.vm, c.begun, c.done)
+	}
+	m.stop()
+	m.check()
+}
