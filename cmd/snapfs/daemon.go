@@ -93,7 +93,7 @@ func (a *app) superviseFor(parent *os.File, spec mountSpec) error {
 		ready = true
 		_, _ = parent.Write([]byte{readyByte})
 		parent.Close()
-	})
+	}, nil)
 	if err != nil && !ready {
 		_, _ = parent.WriteString(err.Error())
 	}

@@ -48,14 +48,20 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 			if parent := parentPipe(); parent != nil {
 				return a.superviseFor(parent, spec)
 			}
-			if err := a.clearDead(spec.mountpoint); err != nil {
+			kept, err := takeStored(spec)
+			if err != nil {
 				return err
 			}
-			if err := spec.checkMountpoint(); err != nil {
-				return err
+			if kept == nil { // otherwise the mountpoint is in use, and would wait for us
+				if err := a.clearDead(spec.mountpoint); err != nil {
+					return err
+				}
+				if err := spec.checkMountpoint(); err != nil {
+					return err
+				}
 			}
 			if spec.foreground {
-				return a.supervise(cmd.Context(), spec, newDaemonLog(a.stderr), func() {})
+				return a.supervise(cmd.Context(), spec, newDaemonLog(a.stderr), func() {}, kept)
 			}
 			return a.startDaemon(cmd.Context(), spec)
 		},

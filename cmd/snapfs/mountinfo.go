@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // fsType is what the kernel calls our mounts.
@@ -127,18 +129,29 @@ func resolveMissing(path string) (string, error) {
 	return filepath.Join(dir, filepath.Base(abs)), err
 }
 
-// resolve makes a path absolute and free of links. The last element may be a mountpoint that answers no more.
+// resolve makes a path absolute and free of links. The last element may be a mountpoint that does not answer: it is not
+// looked at.
 func resolve(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
+	const links = 40 // as many as the kernel follows
+	for range links {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return "", err
+		}
+		dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+		if err != nil {
+			return "", err
+		}
+		point := filepath.Join(dir, filepath.Base(abs))
+		if m, err := mountAtPoint(point); err != nil || m != nil {
+			return point, err
+		}
+		if path, err = os.Readlink(point); err != nil { // it is no link
+			return point, nil
+		}
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		return real, nil
-	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, filepath.Base(abs)), nil
+	return "", &os.PathError{Op: "resolve", Path: path, Err: unix.ELOOP}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseMountinfo(t *testing.T) {
@@ -47,4 +48,7 @@ func TestResolve(t *testing.T) {
 	}
 	_, err = resolve(dir + "/missing/deeper")
 	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NoError(t, os.Symlink("round", dir+"/round"))
+	_, err = resolve(dir + "/round")
+	require.ErrorIs(t, err, unix.ELOOP)
 }

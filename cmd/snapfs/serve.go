@@ -99,6 +99,10 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	serving.Store(true)
 	w.say(saidServing)
 	go w.watch(func() {
+		if w.stored {
+			log.printf("the supervisor is gone: making room for the next one, which the service manager starts")
+			os.Exit(exitDone)
+		}
 		what := "the supervisor is gone: nothing would take over; upgrade is no longer possible, umount is"
 		if spec.foreground {
 			what = "the supervisor is gone: serving until nobody uses the mount"

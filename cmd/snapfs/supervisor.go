@@ -30,6 +30,7 @@ type supervisor struct {
 	spec     mountSpec
 	log      *daemonLog
 	ready    func()
+	manager  manager
 	session  *layer.Session
 	devices  []int // once mounted
 	restarts int
@@ -39,9 +40,9 @@ type supervisor struct {
 }
 
 // supervise runs a mount until it is unmounted, and calls ready once it answers. A cancelled context asks it to end, as a
-// signal does.
-func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, ready func()) error {
-	s, err := newSupervisor(spec, log, ready)
+// signal does. What was kept of the mount, if anything was, is gone on with.
+func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, ready func(), kept *handover) error {
+	s, err := newSupervisor(spec, log, ready, kept)
 	if err != nil {
 		return err
 	}
@@ -61,6 +62,8 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 			s.lastExit = s.replace()
 			continue
 		case err == nil:
+			s.tell("STOPPING=1", "STATUS=unmounted")
+			s.letGo()
 			return nil
 		case errors.As(err, &refused) && !s.session.Served():
 			return s.withdraw(refused)
@@ -76,17 +79,14 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 		}
 		s.restarts++
 		s.lastExit = err.Error()
+		s.tell("STATUS=starting another worker, as one ended: " + s.lastExit)
 		log.printf("the worker ended: %v; starting another", err)
 	}
 }
 
-// newSupervisor begins with nothing, or with what the one before it kept.
-func newSupervisor(spec mountSpec, log *daemonLog, ready func()) (*supervisor, error) {
-	s := &supervisor{spec: spec, log: log, ready: ready}
-	k, err := takeKept()
-	if err != nil {
-		return nil, err
-	}
+// newSupervisor begins with nothing, or with what was kept.
+func newSupervisor(spec mountSpec, log *daemonLog, ready func(), k *handover) (s *supervisor, err error) {
+	s = &supervisor{spec: spec, log: log, ready: ready, manager: managerOf(spec)}
 	if s.program, err = os.Executable(); err != nil {
 		return nil, err
 	}
@@ -107,7 +107,10 @@ func newSupervisor(spec mountSpec, log *daemonLog, ready func()) (*supervisor, e
 		s.session = nil
 		return nil, s.returnTo(k, err)
 	}
-	return s, err
+	if err != nil {
+		return nil, fmt.Errorf("the mount waits for the version that served it before: %w", err)
+	}
+	return s, nil
 }
 
 // replace becomes the program that is installed now. It returns why not: this one goes on then.
@@ -153,6 +156,7 @@ func (s *supervisor) withdraw(why error) error {
 	for _, fd := range s.devices {
 		unix.Close(fd)
 	}
+	s.letGo()
 	return errors.Join(why, unmount(s.spec.mountpoint))
 }
 
@@ -222,6 +226,7 @@ func (s *supervisor) follow(ctx context.Context, w *child, signals <-chan os.Sig
 				s.ready()
 				s.ready = func() {}
 				s.served()
+				s.tell("READY=1", fmt.Sprintf("STATUS=serving %s at %s, version %s", s.spec.store, s.spec.mountpoint, version()))
 			default:
 				refused = refusedBy(message)
 			}
@@ -251,12 +256,33 @@ func (s *supervisor) served() {
 	}
 }
 
+// tell says how the mount stands, to whom it may concern.
+func (s *supervisor) tell(lines ...string) {
+	for i := range lines {
+		lines[i] = oneLine(lines[i])
+	}
+	if err := s.manager.say(lines); err != nil {
+		s.log.printf("%v", err)
+	}
+}
+
+// letGo has nobody keep a mount that is over.
+func (s *supervisor) letGo() {
+	if err := s.manager.drop(); err != nil {
+		s.log.printf("%v", err)
+	}
+}
+
 // attach mounts, if that was not done yet, and hands over the descriptors.
 func (s *supervisor) attach(w *child) error {
 	if s.devices == nil {
 		var err error
 		if s.devices, err = fs.Attach(s.spec.store, s.spec.mountpoint, 0); err != nil {
 			return err
+		}
+		// Before anybody serves: a request that was read through a device that nobody keeps is lost with the worker.
+		if err := s.manager.keep(s.session.FD(), s.devices); err != nil {
+			s.log.printf("the mount will not outlive its processes: %v", err)
 		}
 		if !s.spec.foreground { // the store is known to be one
 			if err := s.log.open(filepath.Join(s.spec.store, "log")); err != nil {

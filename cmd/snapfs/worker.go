@@ -23,6 +23,7 @@ type supervised struct {
 	session  *layer.Session
 	pid      int
 	alone    atomic.Bool // the supervisor is gone
+	stored   bool        // a service manager keeps the mount's descriptors
 	restarts int
 	lastExit string
 }
@@ -37,7 +38,11 @@ func (a *app) goOn(ctx context.Context, spec mountSpec) error {
 		if spec.foreground {
 			log = newDaemonLog(a.stderr)
 		}
-		return a.supervise(ctx, spec, log, func() {})
+		k, err := takeKept()
+		if err != nil {
+			return err
+		}
+		return a.supervise(ctx, spec, log, func() {}, k)
 	}
 	w, err := asWorker()
 	if err != nil {
@@ -50,10 +55,12 @@ func (a *app) goOn(ctx context.Context, spec mountSpec) error {
 func asWorker() (*supervised, error) {
 	text := os.Getenv(workerEnv)
 	os.Unsetenv(workerEnv)
+	stored := os.Getenv(notifyEnv) != ""
+	os.Unsetenv(notifyEnv) // scripts and other children have nothing to tell there
 	unix.CloseOnExec(workerSocket)
 	unix.CloseOnExec(workerSession)
 	restarts, lastExit, _ := strings.Cut(text, ":")
-	w := &supervised{pid: os.Getppid(), lastExit: lastExit}
+	w := &supervised{pid: os.Getppid(), stored: stored, lastExit: lastExit}
 	var err error
 	if w.restarts, err = strconv.Atoi(restarts); err != nil {
 		return nil, fmt.Errorf("%s=%s: %w", workerEnv, text, err)
@@ -71,6 +78,7 @@ func (a *app) work(ctx context.Context, spec mountSpec, w *supervised) error {
 	if spec.foreground {
 		log = newDaemonLog(a.stderr)
 	}
+	w.stored = w.stored && spec.foreground
 	err := a.serve(ctx, cancel, spec, log, w)
 	if err != nil && !w.alone.Load() {
 		w.say(oneLine(err.Error()))

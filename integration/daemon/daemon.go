@@ -38,10 +38,13 @@ func Start(t testing.TB, store, dir string, opts ...string) *Daemon {
 // StartProgram is Start with another program than the one under test.
 func StartProgram(t testing.TB, program, store, dir string, opts ...string) *Daemon {
 	t.Helper()
-	d := &Daemon{
-		Cmd:    exec.Command(program, append([]string{"mount", store, dir, "-f"}, opts...)...),
-		Exited: make(chan struct{}), Stderr: new(bytes.Buffer),
-	}
+	return StartCommand(t, exec.Command(program, append([]string{"mount", store, dir, "-f"}, opts...)...), dir)
+}
+
+// StartCommand is Start with a command that becomes a daemon in the foreground.
+func StartCommand(t testing.TB, cmd *exec.Cmd, dir string) *Daemon {
+	t.Helper()
+	d := &Daemon{Cmd: cmd, Exited: make(chan struct{}), Stderr: new(bytes.Buffer)}
 	d.Cmd.Stderr = d.Stderr
 	d.Cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, d.Cmd.Start())
