@@ -96,11 +96,18 @@ func (c *change) keptName() string {
 // one was.
 func (c *change) run(force bool) (running bool, err error) {
 	v := c.vm
-	busy := func() bool { return slices.ContainsFunc(c.affected, func(f *File) bool { return f.openFor(true) }) }
+	var open string
+	busy := func() bool {
+		i := slices.IndexFunc(c.affected, func(f *File) bool { return f.openFor(true) })
+		if i >= 0 {
+			open = c.affected[i].Name()
+		}
+		return i >= 0
+	}
 	running = busy()
 	if running && !force {
 		if !v.awaitHandles(busy) {
-			return false, Errorf(syscall.EBUSY, "a file of VM %q is open for writing: stop the VM first, or force it and reset the guest", v.Name())
+			return false, Errorf(syscall.EBUSY, "file %q of VM %q is open for writing: stop the VM first, or force it and reset the guest", open, v.Name())
 		}
 		running = false
 	}

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := a.rootCmd()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	switch {
 	case err == nil:
@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.Is(err, errSaid):
 		return exitFailed
 	case !a.started || errors.As(err, &usage):
-		fmt.Fprintf(stderr, "snapfs: %s (see `snapfs --help`)\n", oneLine(err.Error()))
+		fmt.Fprintf(stderr, "snapfs: %s (usage: %s)\n", oneLine(err.Error()), cmd.UseLine())
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "snapfs: %s\n", oneLine(err.Error()))
