@@ -43,6 +43,28 @@ func TestPowerReplay(t *testing.T) {
 	}
 }
 
+// TestPowerReplayNewStore has the power fail while a store is made: the next mount
+// makes it, or goes on with it.
+func TestPowerReplayNewStore(t *testing.T) {
+	for _, fsType := range slices.Sorted(maps.Keys(recorderMounts)) {
+		t.Run(fsType, func(t *testing.T) {
+			rec := newRecorder(t, fsType, 1<<30)
+			from := rec.position()
+			rec.newMount("--reserve=64MiB")
+			p := newReplay(rec, newRand(t))
+			points := p.between(from, rec.position())
+			for i, at := range points {
+				if i%(1 + len(points) / *powerPoints) == 0 {
+					m := rec.mountLost(p, at)
+					m.start()
+					require.Empty(t, names(t, m.dir))
+					rec.unmountLost(m)
+				}
+			}
+		})
+	}
+}
+
 // stepAndCut does a step, mostly one that writes something, and chooses a position
 // of the log amid it or after it.
 func (r *random) stepAndCut(rec *recorder, p *replay, step *int) (*cut, int64) {
@@ -96,23 +118,39 @@ func writeBackSome(t testing.TB, r *random) {
 	}
 }
 
-// verifyCut mounts what a power loss has left and compares it.
+// verifyCut compares what a power loss has left with what it may leave.
 func (r *recorder) verifyCut(p *replay, c *cut, at int64) {
 	t := r.t
 	t.Helper()
-	image := p.image(at)
-	dir := filepath.Join(filepath.Dir(image), "lost")
-	for _, d := range []string{dir, dir + "-mnt"} {
-		require.NoError(t, os.MkdirAll(d, 0o755))
-	}
-	run(t, "mount", "-o", "loop,"+recorderMounts[r.fsType], image, dir)
-	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-	m := &mount{t: t, store: filepath.Join(dir, "store"), dir: dir + "-mnt", opts: []string{"--reserve=64MiB"}}
+	m := r.mountLost(p, at)
 	m.check()
 	m.start()
 	if err := c.verify(t, m); err != nil {
 		require.NoError(t, err, "after a power loss at %d, %s of VM %s: begun %v, done %v", at, c.what, c.vm, c.begun, c.done)
 	}
+	r.unmountLost(m)
+}
+
+// mountLost mounts the file system that a power loss has left; the store on it is
+// not served yet.
+func (r *recorder) mountLost(p *replay, at int64) *mount {
+	t := r.t
+	t.Helper()
+	image := p.image(at)
+	dir := filepath.Join(filepath.Dir(image), "lost")
+	m := &mount{t: t, store: filepath.Join(dir, "store"), dir: dir + "-mnt", opts: []string{"--reserve=64MiB"}}
+	for _, d := range []string{dir, m.dir} {
+		require.NoError(t, os.MkdirAll(d, 0o755))
+	}
+	run(t, "mount", "-o", "loop,"+recorderMounts[r.fsType], image, dir)
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }) // of a test that failed
+	return m
+}
+
+// unmountLost has the daemon stop, which must leave a sound store.
+func (r *recorder) unmountLost(m *mount) {
+	r.t.Helper()
 	m.stop()
 	m.check()
+	run(r.t, "umount", filepath.Dir(m.store))
 }

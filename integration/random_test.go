@@ -50,17 +50,22 @@ func doRandomly(t *testing.T, m *mount, steps int, crash func()) {
 
 // newRandom starts with two VMs. Nothing crashes if crash is nil.
 func newRandom(t *testing.T, m *mount, crash func()) *random {
-	seed := *randomSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("again with: go test ./integration -run='%s$' -steps=%d -seed=%d", t.Name(), *randomSteps, seed)
-	r := &random{T: t, rng: rand.New(rand.NewPCG(seed, 0)), m: m, lose: crash, vms: map[string]*modelVM{}}
+	r := &random{T: t, rng: newRand(t), m: m, lose: crash, vms: map[string]*modelVM{}}
 	for _, name := range []string{"vm0", "vm1"} {
 		r.m.vm(name)
 		r.vms[name] = newModelVM()
 	}
 	return r
+}
+
+// newRand is a source of what a test does at random, the same with the same -seed.
+func newRand(t *testing.T) *rand.Rand {
+	seed := *randomSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("again with: go test ./integration -run='%s$' -steps=%d -seed=%d", t.Name(), *randomSteps, seed)
+	return rand.New(rand.NewPCG(seed, 0))
 }
 
 type random struct {
