@@ -63,6 +63,7 @@ type ring struct {
 	slot    *ringSlot
 	index   int
 	records *[ringRecords]recordSlot
+	limit   uint64 // of records that are asked for
 	ask     func() // for a flush of the VM
 
 	replaying uint64 // the record that is being replayed: nothing is written, and what is done is held by it
@@ -107,6 +108,7 @@ func (s *Session) ring(vm VMID) (*ring, error) {
 	}
 	return &ring{
 		session: s, slot: &s.rings[i], index: i, holders: make(map[*hold]struct{}),
+		limit:   ringRecords - spareRecords,
 		records: (*[ringRecords]recordSlot)(unsafe.Pointer(&s.mem[offRecords+i*ringBytes])),
 		punched: s.rings[i].tail.Load() &^ (punchRecords - 1),
 	}, nil
@@ -136,7 +138,7 @@ func (s *Session) logged() []VMID {
 
 // charge asks for room for up to n records, and says whether there is any.
 func (r *ring) charge(n uint64) bool {
-	if r.used()+r.charged.Add(n) <= ringRecords-spareRecords {
+	if r.used()+r.charged.Add(n) <= r.limit {
 		return true
 	}
 	r.discharge(n)
