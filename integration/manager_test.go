@@ -156,16 +156,7 @@ func TestManagedMountKilled(t *testing.T) {
 	open, err := os.OpenFile(kept, os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer open.Close()
-	said := make(chan error, 1)
-	go func() {
-		out, err := exec.Command("fio", "--name=verify", "--filename="+disk, "--size=64M", "--rw=randrw", "--bs=4k", "--iodepth=8",
-			"--ioengine=libaio", "--direct=1", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
-			"--verify_state_save=0", "--fsync=64", "--time_based", "--runtime=6").CombinedOutput()
-		if err != nil {
-			err = fmt.Errorf("fio: %w: %s", err, out)
-		}
-		said <- err
-	}()
+	said := startFio(disk)
 	before := manager.stored()
 	for i := range 4 {
 		text := fmt.Sprint("write ", i)

@@ -20,6 +20,21 @@ func install(t *testing.T, program []byte, path string) {
 	require.NoError(t, os.Rename(path+".new", path))
 }
 
+// startFio has fio write, verify and flush for some seconds, and then say how that went.
+func startFio(disk string) <-chan error {
+	said := make(chan error, 1)
+	go func() {
+		out, err := exec.Command("fio", "--name=verify", "--filename="+disk, "--size=64M", "--rw=randrw", "--bs=4k", "--iodepth=8",
+			"--ioengine=libaio", "--direct=1", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
+			"--verify_state_save=0", "--fsync=64", "--time_based", "--runtime=6").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("fio: %w: %s", err, out)
+		}
+		said <- err
+	}()
+	return said
+}
+
 // TestUpgrade has other programs take a mount over, the right one and wrong ones,
 // while fio writes, verifies and flushes.
 func TestUpgrade(t *testing.T) {
@@ -31,16 +46,7 @@ func TestUpgrade(t *testing.T) {
 	m.Daemon = daemon.StartProgram(t, program, m.store, m.dir)
 	m.vm("web")
 	disk := m.disk("web", "disk.img", 0)
-	said := make(chan error, 1)
-	go func() {
-		out, err := exec.Command("fio", "--name=verify", "--filename="+disk, "--size=64M", "--rw=randrw", "--bs=4k", "--iodepth=8",
-			"--ioengine=libaio", "--direct=1", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
-			"--verify_state_save=0", "--fsync=64", "--time_based", "--runtime=6").CombinedOutput()
-		if err != nil {
-			err = fmt.Errorf("fio: %w: %s", err, out)
-		}
-		said <- err
-	}()
+	said := startFio(disk)
 	supervisor, worker := m.Cmd.Process.Pid, m.Worker()
 	for range 3 {
 		install(t, binary, program) // another file, if the same program
