@@ -143,7 +143,8 @@ func (r *recorder) mountLost(p *replay, at int64) *mount {
 		require.NoError(t, os.MkdirAll(d, 0o755))
 	}
 	run(t, "mount", "-o", "loop,"+recorderMounts[r.fsType], image, dir)
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }) // of a test that failed
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }) // if the test has failed
+	t.Cleanup(m.cleanup)
 	return m
 }
 
