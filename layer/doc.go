@@ -24,6 +24,7 @@
 // From the outside in; whoever holds one takes only those behind it:
 //
 //	VM.op          one namespace or snapshot operation of a VM at a time
+//	VM.logFlush    one flush for want of room in the session log at a time
 //	VM.sealing     held while heads are sealed: flushes wait for it
 //	head.flushing  one flush of a layer at a time
 //	VM.barrier     shared by every change to a file, exclusive for the instant in which heads are swapped
@@ -32,6 +33,7 @@
 //	Store.chains   shared while a chain is made and put to use
 //	Store.tree     how layers, lineages and snapshots hang together; never held across an index transaction
 //	VM.mu, File.mu names, attributes, handles
+//	Session, ring  the open table, and a VM's session log
 //
 // Reads take none of them. They publish an epoch, and whoever frees what they might be reading waits for it.
 package layer

@@ -52,24 +52,32 @@ func (s *Store) openIDs() map[FileID]bool {
 
 func (s *Store) resumeHandles() {
 	s.session.eachOpen(func(h Handle, id, flags uint64) {
-		if flags&openView != 0 {
-			if view, err := s.ViewByID(LayerID(id)); err == nil && view.Open(h) == nil {
-				return
-			}
-		} else if flags&openText != 0 {
-			return
-		} else if flags&openMemory != 0 {
-			if n := s.snapshots.Load(SnapshotID(id)); n != nil && n.image != nil && (Memory{n, n.image}).Open(h) == nil {
-				return
-			}
-		} else if f := s.files.Load(FileID(id)); f != nil {
-			f.mu.Lock()
-			f.handles[h] = flags&openWrites != 0
-			f.mu.Unlock()
-			return
+		if !s.resumeHandle(h, id, flags) {
+			s.session.closed(h)
 		}
-		s.session.closed(h)
 	})
+}
+
+// resumeHandle says whether what a handle is of is still there.
+func (s *Store) resumeHandle(h Handle, id, flags uint64) bool {
+	switch {
+	case flags&openText != 0:
+		return true
+	case flags&openView != 0:
+		view, err := s.ViewByID(LayerID(id))
+		return err == nil && view.Open(h) == nil
+	case flags&openMemory != 0:
+		n := s.snapshots.Load(SnapshotID(id))
+		return n != nil && n.image != nil && (Memory{n, n.image}).Open(h) == nil
+	}
+	f := s.files.Load(FileID(id))
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.handles[h] = flags&openWrites != 0
+	return true
 }
 
 // replay does over what a VM's log has, and returns the snapshot whose heads were in use before it was committed, if

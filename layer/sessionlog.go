@@ -148,7 +148,10 @@ func (r *ring) charge(n uint64) bool {
 // discharge takes a charge back, after the records.
 func (r *ring) discharge(n uint64) { r.charged.Add(-n) }
 
-func (r *ring) used() uint64 { return r.slot.next.Load() - r.slot.tail.Load() }
+func (r *ring) used() uint64 {
+	tail := r.slot.tail.Load() // first: it never passes a later next
+	return r.slot.next.Load() - tail
+}
 
 // append writes a record, which h keeps.
 func (r *ring) append(h *hold, l LayerID, kind logKind, value uint64) {
