@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -65,14 +66,28 @@ type writer struct {
 
 func startWriter(t *testing.T, disk string) writer {
 	t.Helper()
-	g := startGuest(t, t.TempDir(), "busy", disk)
-	inGuest(t, g, `mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo 0 >/tmp/synced && {
+	w := writer{startGuest(t, t.TempDir(), "busy", disk), t}
+	w.start()
+	return w
+}
+
+// start has a guest with an empty disk write.
+func (w writer) start() {
+	w.t.Helper()
+	inGuest(w.t, w.Guest, `mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo 0 >/tmp/synced && {
 		i=0
 		while i=$((i+1)); do
 			seq $((i*100)) >/mnt/$i; sync; echo $i >/tmp/next; mv /tmp/next /tmp/synced
 		done >/dev/null 2>&1 &
+		echo $! >/tmp/writer
 	}`)
-	return writer{g, t}
+}
+
+// finish ends the writing, and switches the guest off as one does.
+func (w writer) finish() {
+	w.t.Helper()
+	inGuest(w.t, w.Guest, "kill $(cat /tmp/writer); until umount /mnt; do sleep 0.1; done")
+	switchOff(w.t, w.Guest)
 }
 
 // synced is the last file that is on the disk for sure.
@@ -110,9 +125,13 @@ func countSound(t *testing.T, image string) int {
 	require.NoError(t, os.Mkdir(mnt, 0o755))
 	run(t, "mount", "-o", "loop,ro", scratch, mnt)
 	defer run(t, "umount", mnt)
+	var want []byte
 	for n := 0; ; n++ {
+		for line := 100*n + 1; line <= 100*(n+1); line++ {
+			want = fmt.Appendln(want, line)
+		}
 		content, err := os.ReadFile(filepath.Join(mnt, strconv.Itoa(n+1)))
-		if err != nil || strings.Count(string(content), "\n") != 100*(n+1) {
+		if err != nil || !bytes.Equal(want, content) {
 			require.NoFileExists(t, filepath.Join(mnt, strconv.Itoa(n+2)))
 			return n
 		}

@@ -23,22 +23,33 @@ func (g *Guest) MonitorAt(path, command string, arguments map[string]any) (json.
 }
 
 func monitor(path, command string, arguments map[string]any) (json.RawMessage, error) {
-	conn, err := net.Dial("unix", path)
+	conn, dec, err := converse(path, time.Now().Add(time.Minute))
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return nil, err
+	return execute(conn, dec, command, arguments)
+}
+
+// converse connects and gets past the greeting. The deadline, if there is one, is
+// for all of the conversation.
+func converse(path string, deadline time.Time) (net.Conn, *json.Decoder, error) {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return nil, nil, err
 	}
 	dec := json.NewDecoder(conn)
-	if err := dec.Decode(&struct{}{}); err != nil { // the greeting
-		return nil, err
+	if err = conn.SetDeadline(deadline); err == nil {
+		err = dec.Decode(&struct{}{})
 	}
-	if _, err := execute(conn, dec, "qmp_capabilities", nil); err != nil {
-		return nil, err
+	if err == nil {
+		_, err = execute(conn, dec, "qmp_capabilities", nil)
 	}
-	return execute(conn, dec, command, arguments)
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, dec, nil
 }
 
 // execute sends a command and waits for its answer, past events.
