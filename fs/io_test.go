@@ -141,7 +141,7 @@ func TestLoopAllocatesNothing(t *testing.T) {
 	o := Options{Logf: t.Logf}
 	o.ensureDefaults()
 	s := newSession(store, o)
-	l := &loop{s: s, dev: device{null, store.Session(), t.Logf}, buf: s.pool.get()}
+	l := &loop{s: s, dev: device{null, store.Session(), t.Logf}, slot: store.Session().LoopSlot(0), buf: s.pool.get()}
 	defer unmapBuffer(l.buf)
 	write := l.buf.request()[:writeHeader+pageSize]
 	ask := func(opcode uint32) {

@@ -37,6 +37,7 @@ const copyLimit = 64 << 10
 type loop struct {
 	s    *Session
 	dev  device
+	slot *layer.Slot // which request it is at
 	buf  *buffer
 	done [writeAnswer]byte // a WRITE's answer
 }
@@ -55,7 +56,10 @@ func (l *loop) run() error {
 			}
 			return err
 		}
-		l.serve(l.buf.request()[:n])
+		req := l.buf.request()[:n]
+		l.slot.Store((*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique &^ resent)
+		l.serve(req)
+		l.slot.Store(0)
 	}
 }
 

@@ -221,9 +221,9 @@ func (s *Session) start() error {
 		return err
 	}
 	failures := make(chan error, len(s.devices))
-	for _, d := range s.devices {
+	for i, d := range s.devices {
 		s.running.Go(func() {
-			err := (&loop{s: s, dev: d}).run()
+			err := (&loop{s: s, dev: d, slot: d.session.LoopSlot(i)}).run()
 			if err != nil {
 				d.logf("a reader loop ended: %v", err)
 			}
@@ -314,10 +314,20 @@ func (s *Session) AwaitCommands(atMost time.Duration) {
 	}
 }
 
+// handOn goes on with a request in a goroutine. It is noted before the loop that read it turns to another.
+func (s *Session) handOn(unique uint64, serve func()) {
+	session := s.files.store.Session()
+	slot := session.NoteHanded(unique &^ resent)
+	s.running.Go(func() {
+		serve()
+		session.EndHanded(slot)
+	})
+}
+
 // spawn answers a request through the protocol server, in a goroutine.
 func (s *Session) spawn(d device, req []byte) {
-	s.running.Go(func() {
-		unique := (*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique
+	unique := (*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique
+	s.handOn(unique, func() {
 		defer s.files.store.Answered(unique &^ resent)
 		if status, ok := refusePollHack(req); ok {
 			d.answerStatus(unique, status)
@@ -336,7 +346,7 @@ func (s *Session) spawn(d device, req []byte) {
 
 // readLater answers a READ that has to wait.
 func (s *Session) readLater(d device, in fuse.ReadIn) {
-	s.running.Go(func() {
+	s.handOn(in.Unique, func() {
 		size := int(min(in.Size, maxIO))
 		if size <= copyLimit {
 			s.readInto(d, &in, make([]byte, outHeader+size))
@@ -351,7 +361,7 @@ func (s *Session) readLater(d device, in fuse.ReadIn) {
 // failLater answers a READ or WRITE that failed: a loop does not wait for the log either.
 func (s *Session) failLater(d device, h *fuse.InHeader, op string, err error) {
 	n, unique := node(h.NodeId), h.Unique
-	s.running.Go(func() { d.answerStatus(unique, s.files.result(n, op, err)) })
+	s.handOn(unique, func() { d.answerStatus(unique, s.files.result(n, op, err)) })
 }
 
 // readInto reads, and answers with it; p has room for the answer's header and all that is asked for.
@@ -366,9 +376,9 @@ func (s *Session) readInto(d device, in *fuse.ReadIn, p []byte) {
 
 // writeLater answers a WRITE that has to wait; buf is the buffer that req lies in, or nil.
 func (s *Session) writeLater(d device, req []byte, buf *buffer) {
-	s.running.Go(func() {
-		in := (*fuse.WriteIn)(unsafe.Pointer(&req[0]))
-		unique, size := in.Unique, in.Size
+	in := (*fuse.WriteIn)(unsafe.Pointer(&req[0]))
+	unique, size := in.Unique, in.Size
+	s.handOn(unique, func() {
 		err := s.files.write(in, req[writeHeader:], true)
 		status := s.files.result(node(in.NodeId), "write", err)
 		if buf != nil {

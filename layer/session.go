@@ -4,6 +4,7 @@ package layer
 // supervisor keeps while one worker follows another:
 //
 //	header        version, whether a worker served, the kernel's INIT request
+//	running       which requests the worker is at: see running.go
 //	open table    who has which file open
 //	failed heads  no flush of which may succeed any more
 //	rings         for each VM, a log of what the index does not know yet: see sessionlog.go
@@ -47,6 +48,9 @@ type Session struct {
 	opens  *[maxOpens]openSlot
 	failed *[maxFailed]atomic.Uint64
 	rings  *[maxRings]ringSlot
+
+	running   *runningTable
+	freeSlots freeSlots
 
 	mu        sync.Mutex // guards what follows
 	openAt    map[Handle]int
@@ -110,10 +114,11 @@ func AdoptSession(fd int) (*Session, error) {
 	}
 	s := &Session{
 		fd: fd, mem: mem, header: (*sessionHead)(unsafe.Pointer(&mem[0])),
-		opens:  (*[maxOpens]openSlot)(unsafe.Pointer(&mem[offOpens])),
-		failed: (*[maxFailed]atomic.Uint64)(unsafe.Pointer(&mem[offFailed])),
-		rings:  (*[maxRings]ringSlot)(unsafe.Pointer(&mem[offRings])),
-		openAt: make(map[Handle]int), ringAt: make(map[VMID]int),
+		opens:   (*[maxOpens]openSlot)(unsafe.Pointer(&mem[offOpens])),
+		failed:  (*[maxFailed]atomic.Uint64)(unsafe.Pointer(&mem[offFailed])),
+		rings:   (*[maxRings]ringSlot)(unsafe.Pointer(&mem[offRings])),
+		running: (*runningTable)(unsafe.Pointer(&mem[offRunning])),
+		openAt:  make(map[Handle]int), ringAt: make(map[VMID]int),
 	}
 	switch s.header.magic.Load() {
 	case 0:
@@ -125,6 +130,7 @@ func AdoptSession(fd int) (*Session, error) {
 		return nil, fmt.Errorf("descriptor %d holds a session of another version", fd)
 	}
 	s.index()
+	s.freeSlots.fill()
 	// Not by a Close: requests that come too late must find it.
 	runtime.AddCleanup(s, func(mem []byte) {
 		_ = unix.Munmap(mem)
@@ -175,8 +181,11 @@ func (s *Session) SetAnswered() {
 	}
 }
 
-// ForgetAnswered comes before the next worker.
-func (s *Session) ForgetAnswered() { s.header.answered.Store(0) }
+// Renew comes before the next worker: it has answered nothing, and nothing runs.
+func (s *Session) Renew() {
+	s.header.answered.Store(0)
+	s.resetRunning()
+}
 
 // Init is the kernel's first request of the session, nil before it came.
 func (s *Session) Init() []byte {

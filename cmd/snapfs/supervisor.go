@@ -49,7 +49,7 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 	signals, release := catchSignals()
 	defer release()
 	for failed := 0; ; {
-		s.session.ForgetAnswered()
+		s.session.Renew()
 		w, err := s.start()
 		if err != nil {
 			return err
