@@ -47,7 +47,8 @@ type Store struct {
 	closing  sync.Once
 	closed   error
 
-	scrubbing sync.Mutex // one at a time
+	scrubbing sync.Mutex  // one at a time
+	unsaved   atomic.Bool // a backup of the index is due, and there is no room for it
 
 	chains sync.RWMutex // shared while a chain is made and put to use, exclusive while all in use are made anew
 
@@ -89,6 +90,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	s.work.start(s.flushNowAndThen)
 	s.work.start(s.keepBallast)
 	s.work.start(s.keepSums)
+	s.work.start(s.keepBackups)
 	s.work.start(s.sampleGrowth)
 	s.work.start(s.images.run)
 	return s, nil

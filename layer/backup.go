@@ -1,0 +1,211 @@
+package layer
+
+// Backups of the index, which the store makes of itself while it is open: what `restore-index` goes back to.
+//
+//	write backup/NAME.tmp, sync it            crash: a file that the next backup removes
+//	rename it to backup/NAME, sync backup/    crash: the backup, or the file of before
+//	remove those that are too many            crash: the next backup does
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+const (
+	backupName  = "backup"
+	backupTime  = "20060102T150405Z"
+	backupsKept = 3       // the newest
+	backupDays  = 2       // days before, of each of which the newest is kept, too; in UTC
+	backupSync  = 8 << 20 // bytes; no more than that wait for the disk at once, or flushes of guests would wait for them
+)
+
+// backupEvery is how old the newest backup becomes, and backupLook how often to look; tests don't have that long.
+var (
+	backupEvery = time.Hour
+	backupLook  = time.Minute
+)
+
+// backupFile is a backup in backup/. Its name has the time when it was begun, and the number of the last commit in it.
+type backupFile struct {
+	path   string
+	at     time.Time
+	commit uint64
+}
+
+// listBackups returns them, the newest first.
+func listBackups(store string) ([]backupFile, error) {
+	dir := filepath.Join(store, backupName)
+	entries, err := readDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, Errorf(syscall.EIO, "read %s: %w", dir, err)
+	}
+	var all []backupFile
+	for _, entry := range entries {
+		at, commit, ok := parseBackupName(entry.Name())
+		if ok {
+			all = append(all, backupFile{filepath.Join(dir, entry.Name()), at, commit})
+		}
+	}
+	slices.SortFunc(all, func(a, b backupFile) int { return cmp.Compare(b.commit, a.commit) })
+	return all, nil
+}
+
+func nameBackup(at time.Time, commit uint64) string {
+	return fmt.Sprintf("%s-%d", at.UTC().Format(backupTime), commit)
+}
+
+func parseBackupName(name string) (at time.Time, commit uint64, ok bool) {
+	first, last, _ := strings.Cut(name, "-")
+	at, err := time.Parse(backupTime, first)
+	commit, err2 := strconv.ParseUint(last, 10, 64)
+	return at, commit, err == nil && err2 == nil
+}
+
+// surplus are those that need not be kept any more, of backups from the newest on.
+func surplus(backups []backupFile) (gone []backupFile) {
+	days := 0
+	for i, b := range backups {
+		switch {
+		case i < backupsKept:
+		case days < backupDays && !sameDay(b.at, backups[i-1].at):
+			days++
+		default:
+			gone = append(gone, b)
+		}
+	}
+	return gone
+}
+
+func sameDay(a, b time.Time) bool {
+	const day = 24 * time.Hour
+	return a.Truncate(day).Equal(b.Truncate(day))
+}
+
+// keepBackups makes one whenever the newest is too old and something was committed since, until the store is closed.
+func (s *Store) keepBackups() {
+	tick := time.NewTicker(backupLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case now := <-tick.C:
+			if err := s.backUpIfDue(now); err != nil && !errors.Is(err, errStopped) {
+				s.opts.Event("", "index-backup-failed", "error", err.Error())
+			}
+		}
+	}
+}
+
+func (s *Store) backUpIfDue(now time.Time) error {
+	backups, err := listBackups(s.dir)
+	if err != nil {
+		return err
+	}
+	if len(backups) > 0 {
+		newest := backups[0]
+		age := now.Sub(newest.at)
+		if age >= 0 && age < backupEvery || newest.commit == s.index.Committed() {
+			return nil
+		}
+	}
+	need := s.index.Size()
+	if _, free := s.space.measure(); free-s.space.reserve < need {
+		if s.unsaved.Swap(true) { // told already
+			return nil
+		}
+		s.opts.Event("", "index-backup-skipped", "why", "the store's file system is full", "needed", need)
+		return nil
+	}
+	s.unsaved.Store(false)
+	return s.backUp(now)
+}
+
+// backUp makes a backup. It works no more than half of the time, so that guests have the disk.
+func (s *Store) backUp(now time.Time) error {
+	dir := filepath.Join(s.dir, backupName)
+	if err := mkdir(dir, os.Mkdir); err == nil {
+		err = syncDirectory(s.dir)
+		if err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrExist) {
+		return Errorf(syscall.EIO, "make %s: %w", dir, err)
+	}
+	temp := filepath.Join(dir, "index.tmp")
+	info, err := s.writeBackup(temp)
+	if err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	name := nameBackup(now, info.Commit)
+	if err := rename(temp, filepath.Join(dir, name)); err != nil {
+		return Errorf(syscall.EIO, "back up the index: %w", err)
+	}
+	if err := syncDirectory(dir); err != nil {
+		return err
+	}
+	s.opts.Event("", "index-backup", "file", backupName+"/"+name, "bytes", info.Bytes)
+	backups, err := listBackups(s.dir)
+	for _, b := range surplus(backups) {
+		err = errors.Join(err, os.Remove(b.path))
+	}
+	return err
+}
+
+func (s *Store) writeBackup(path string) (info blockmap.BackupInfo, err error) {
+	f, err := openFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return info, Errorf(syscall.EIO, "back up the index: %w", err)
+	}
+	w := &slowWriter{store: s, file: f, began: time.Now()}
+	info, err = s.index.Backup(w)
+	err = errors.Join(err, syncFile(f), f.Close())
+	if err != nil && !errors.Is(err, errStopped) {
+		err = Errorf(Errno(err), "%w", err)
+	}
+	return info, err
+}
+
+// slowWriter writes a backup, and rests after each write as long as it took to come to that and through it.
+type slowWriter struct {
+	store    *Store
+	file     *os.File
+	began    time.Time
+	unsynced int
+}
+
+func (w *slowWriter) Write(p []byte) (n int, err error) {
+	if err := w.store.space.take(int64(len(p))); err != nil {
+		return 0, err
+	}
+	if err = faulty("write"); err == nil {
+		n, err = w.file.Write(p)
+	}
+	if w.unsynced += n; err == nil && w.unsynced >= backupSync {
+		w.unsynced, err = 0, syncFile(w.file)
+	}
+	if err != nil {
+		return n, err
+	}
+	select {
+	case <-w.store.stop:
+		return n, errStopped
+	case <-time.After(time.Since(w.began)):
+	}
+	w.began = time.Now()
+	return n, nil
+}
