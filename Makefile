@@ -8,7 +8,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What tests and demo use beside Go; gcc is for the race detector.
-PACKAGES := qemu-system-x86 qemu-utils fio fuse3 busybox-static e2fsprogs xfsprogs \
+PACKAGES := qemu-system-x86 qemu-utils fio fuse3 busybox-static e2fsprogs xfsprogs btrfs-progs \
             kmod cpio util-linux qemu-guest-agent libvirt-clients gcc libc6-dev
 
 # Packages where goroutines meet. Their long rows of single-threaded cases are sampled.
@@ -50,9 +50,10 @@ test: deps build check unit race integration
 demo: deps build
 	$(GO) run ./integration/demo -snapfs bin/snapfs
 
-# Some eight minutes; docs/performance.md says how to read it. Best on a machine that does nothing else.
+# snapfs beside what is used otherwise, in some three minutes, or with FULL=1 in up to an hour. Best on a machine that does
+# nothing else; docs/performance.md says how to read it. BENCH="-only=reads -against=OLD" for parts, or for two binaries.
 bench: deps build
-	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -run='^$$' -bench=. -timeout=30m ./blockmap ./bench
+	$(GO) run ./bench $(if $(FULL),-full) $(BENCH)
 
 # Random operations with kills and remounts, with killed workers, and with power that fails at points of a log of the
 # device's writes, for as long as one has patience.

@@ -21,11 +21,11 @@ func TestImportArrows(t *testing.T) {
 		"layer":      {"blockmap"},
 		"fs":         {"layer"},
 		"cmd/snapfs": {"fs", "layer", "quiesce"},
-		"bench":      {"layer", "blockmap"},
+		"bench":      {"layer", "blockmap", "integration/daemon"},
 	}
-	outside := map[string]string{ // import paths that begin so, and who alone may have them
-		"github.com/dgraph-io/badger": "blockmap",
-		"github.com/hanwen/go-fuse":   "fs",
+	outside := map[string][]string{ // import paths that begin so, and who alone may have them
+		"github.com/dgraph-io/badger": {"blockmap"},
+		"github.com/hanwen/go-fuse":   {"fs", "bench/loopback"}, // the latter is what fs is compared with
 	}
 	packages := imports(t)
 	for _, name := range []string{"blockmap", "layer", "fs", "cmd/snapfs"} {
@@ -39,9 +39,9 @@ func TestImportArrows(t *testing.T) {
 				require.True(t, slices.Contains(allowed, sibling) || strings.HasPrefix(name, inside+"/") && inside == "integration",
 					"%s imports %s, and may import only %v of the module", name, sibling, allowed)
 			}
-			for prefix, owner := range outside {
+			for prefix, owners := range outside {
 				if strings.HasPrefix(other, prefix) {
-					require.Equal(t, owner, name, "only %s may import %s", owner, other)
+					require.Contains(t, owners, name, "only %v may import %s", owners, other)
 				}
 			}
 		}

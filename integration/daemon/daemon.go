@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -20,6 +19,13 @@ import (
 
 // patience is how long a mount may take until it answers.
 const patience = 2 * time.Minute
+
+// T is what is wanted of a test, or of who else starts a daemon.
+type T interface {
+	require.TestingT
+	Helper()
+	Failed() bool
+}
 
 // Daemon serves a mount in the foreground.
 type Daemon struct {
@@ -30,19 +36,19 @@ type Daemon struct {
 
 // Start serves a store at a mountpoint, and returns once the mount answers. The daemon ends with this process at the
 // latest.
-func Start(t testing.TB, store, dir string, opts ...string) *Daemon {
+func Start(t T, store, dir string, opts ...string) *Daemon {
 	t.Helper()
 	return StartProgram(t, Binary, store, dir, opts...)
 }
 
 // StartProgram is Start with another program than the one under test.
-func StartProgram(t testing.TB, program, store, dir string, opts ...string) *Daemon {
+func StartProgram(t T, program, store, dir string, opts ...string) *Daemon {
 	t.Helper()
 	return StartCommand(t, exec.Command(program, append([]string{"mount", store, dir, "-f"}, opts...)...), dir)
 }
 
 // StartCommand is Start with a command that becomes a daemon in the foreground.
-func StartCommand(t testing.TB, cmd *exec.Cmd, dir string) *Daemon {
+func StartCommand(t T, cmd *exec.Cmd, dir string) *Daemon {
 	t.Helper()
 	d := &Daemon{Cmd: cmd, Exited: make(chan struct{}), Stderr: new(bytes.Buffer)}
 	d.Cmd.Stderr = d.Stderr
@@ -118,7 +124,7 @@ func killInTurn(pids ...int) {
 	}
 }
 
-func (d *Daemon) await(t testing.TB, dir string) {
+func (d *Daemon) await(t T, dir string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		var st unix.Statfs_t

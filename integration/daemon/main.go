@@ -23,18 +23,21 @@ const privateMounts = "SNAPFS_PRIVATE_MOUNTS"
 // Main is for TestMain of a package one directory below the module's. It runs everything in a mount namespace of its
 // own, after prepare: whatever is left mounted, or in use by a loop device, goes when it ends.
 func Main(m *testing.M, prepare func() error) {
-	if os.Getenv(privateMounts) == "" {
-		os.Exit(rerun())
+	if !Private() {
+		os.Exit(Rerun())
 	}
-	if err := errors.Join(dropCopies(), findBinary(), prepare()); err != nil {
+	if err := errors.Join(DropCopies(), findBinary(), prepare()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
-// rerun starts this program again as a child and returns its exit status.
-func rerun() int {
+// Private says whether this is the child that Rerun started.
+func Private() bool { return os.Getenv(privateMounts) != "" }
+
+// Rerun starts this program again as a child, in a mount namespace of its own, and returns its exit status.
+func Rerun() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), privateMounts+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -50,8 +53,8 @@ func rerun() int {
 	return 0
 }
 
-// dropCopies unmounts what the new namespace has copied of other mounts of snapfs: a copy would keep their stores open.
-func dropCopies() error {
+// DropCopies unmounts what the new namespace has copied of other mounts of snapfs: a copy would keep their stores open.
+func DropCopies() error {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return err

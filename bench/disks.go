@@ -1,0 +1,230 @@
+package main
+
+// The disks that loads are put on: for each peer and depth one, whose blocks are spread evenly over its layers.
+//
+// A disk of depth n is filled in n+1 parts with a snapshot between two of them, and each part is as many runs of 64 KiB
+// at random places, so that a read finds its block anywhere in the chain with the same probability. With such runs qcow2 has nothing to copy
+// up when the disk is filled.
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// maxQcow2Depth is how deep chains of qcow2 are made.
+const maxQcow2Depth = 500
+
+// disks are all of them.
+type disks struct {
+	s      *scope
+	form   form
+	mounts []*mount
+	qemu   qemuSettings // of the storage daemon
+	direct qemuSettings // of qemu-img bench with cache=none
+	chains map[int]*storageDaemon
+	flat   []target // peers that know no snapshots
+}
+
+// makeDisks makes the disks of some depths, all at the same time, and reads each of them once.
+func makeDisks(s *scope, f form, programs []program, depths []int, step func(string)) *disks {
+	d := &disks{s: s, form: f, chains: make(map[int]*storageDaemon)}
+	step("finding QEMU's fastest settings")
+	d.calibrate()
+	var work []func()
+	for _, p := range programs {
+		m := newMount(s, p, filepath.Join(s.temp(), "store"))
+		d.mounts = append(d.mounts, m)
+		for _, depth := range depths {
+			work = append(work, func() { d.deepen(m, depth) })
+		}
+	}
+	for _, depth := range depths {
+		if depth <= maxQcow2Depth {
+			d.chains[depth] = newStorageDaemon(s, "qcow2", f.size, d.qemu)
+			work = append(work, func() { d.deepenChain(d.chains[depth], depth) })
+		}
+	}
+	work = append(work, d.makeFlat)
+	for i := range work {
+		do := work[i]
+		work[i] = func() { do(); step("making disks") }
+	}
+	s.parallel(work...)
+	return d
+}
+
+// deepen makes a disk of snapfs.
+func (d *disks) deepen(m *mount, depth int) {
+	vm := vmName(depth)
+	m.vm(vm)
+	x := newDisk(d.s, m.path(vm, "disk"), d.form.size)
+	i := 0
+	d.spread(x, depth, func() {
+		m.snapshot(vm, fmt.Sprintf("s%d", i))
+		i++
+	})
+}
+
+func vmName(depth int) string { return fmt.Sprintf("depth%d", depth) }
+
+// deepenChain makes a chain of qcow2 images, and has it opened anew as it is from then on.
+func (d *disks) deepenChain(q *storageDaemon, depth int) {
+	d.spread(openDisk(d.s, q.path, unix.O_DIRECT), depth, func() { q.snapshot() })
+	q.restart()
+	warm(d.s, q.path, d.form.size)
+}
+
+// makeFlat makes the disks of those that know no snapshots.
+func (d *disks) makeFlat() {
+	dir := d.s.temp()
+	mountpoint, pid := newLoopback(d.s, dir)
+	q := newStorageDaemon(d.s, "raw", d.form.size, d.qemu)
+	file := func(who peer, path string, server func() int) {
+		d.spread(newDisk(d.s, path, d.form.size), 0, nil)
+		d.flat = append(d.flat, target{peer: who, put: fioOn(d.s, path, d.form.size), server: server,
+			fill: func() { refill(d.s, path, d.form.size) }})
+	}
+	file(qsdRaw, q.path, q.pid)
+	file(raw, filepath.Join(dir, "raw"), nil)
+	path := filepath.Join(mountpoint, "loopback")
+	newDisk(d.s, filepath.Join(dir, "loopback"), d.form.size).release()
+	file(loopback, path, func() int { return pid })
+}
+
+// spread fills a disk and reads it.
+func (d *disks) spread(x *disk, depth int, snapshot func()) {
+	runs := rand.Perm(int(d.form.size / runSize))
+	for i := range depth + 1 {
+		if i > 0 {
+			snapshot()
+		}
+		x.fillRuns(runs[i*len(runs)/(depth+1) : (i+1)*len(runs)/(depth+1)])
+	}
+	require.NoError(d.s, x.Sync())
+	x.warm(d.form.size)
+	x.release()
+}
+
+// warm reads a file once.
+func warm(s *scope, path string, size int64) {
+	x := openDisk(s, path, unix.O_DIRECT)
+	x.warm(size)
+	x.release()
+}
+
+// refill writes all of a disk, as it was filled at first.
+func refill(s *scope, path string, size int64) {
+	x := openDisk(s, path, unix.O_DIRECT)
+	x.fillRuns(rand.Perm(int(size / runSize)))
+	require.NoError(s, x.Sync())
+	x.release()
+}
+
+// targets are the disks of some depths.
+func (d *disks) targets(depths []int) (all []target) {
+	for _, depth := range depths {
+		for _, m := range d.mounts {
+			vm := vmName(depth)
+			path := m.path(vm, "disk")
+			all = append(all, target{peer: m.peer, depth: depth, put: fioOn(d.s, path, d.form.size), server: m.Worker,
+				snapshot: func() { m.another(vm) }, fill: func() { refill(d.s, path, d.form.size) }})
+		}
+		if q := d.chains[depth]; q != nil {
+			all = append(all, target{peer: qsdQcow2, depth: depth, put: fioOn(d.s, q.path, d.form.size), server: q.pid,
+				snapshot: func() { q.snapshot() }, fill: func() { refill(d.s, q.path, d.form.size) }})
+		}
+		if depth == 0 {
+			all = append(all, d.flat...)
+		}
+	}
+	return all
+}
+
+// images are the chains as qemu-img bench reads them, with cache=none and, in the full form, through the page cache.
+func (d *disks) images(depths []int) (all []target) {
+	for _, depth := range depths {
+		q := d.chains[depth]
+		if q == nil {
+			continue
+		}
+		for _, c := range d.caches() {
+			x := newImageBench(d.s, q.top, "qcow2", c.mode, c.aio, d.form.size)
+			all = append(all, target{peer: c.peer, depth: depth, put: x.put})
+		}
+	}
+	return all
+}
+
+// overlays are images over the chains, for qemu-img bench to write to. The daemons that have the chains open must have taken a
+// snapshot: those below it can be shared.
+func (d *disks) overlays(depth int) (all []target) {
+	q := d.chains[depth]
+	if q == nil {
+		return nil
+	}
+	q.snapshot()
+	base := q.sealed()
+	for _, c := range d.caches() {
+		path := filepath.Join(d.s.temp(), "overlay")
+		x := newImageBench(d.s, func() string { return path }, "qcow2", c.mode, c.aio, d.form.size)
+		snapshot := func() { run(d.s, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path) }
+		snapshot()
+		all = append(all, target{peer: c.peer, depth: depth, put: x.put, snapshot: snapshot,
+			fill: func() { x.bench(load{rw: "write", block: runSize, queue: 16}, int(d.form.size/runSize)) }})
+	}
+	return all
+}
+
+// writable are the disks of a depth, and images over them.
+func (d *disks) writable(depth int) []target {
+	return append(d.targets([]int{depth}), d.overlays(depth)...)
+}
+
+// qemuCache is a way to run qemu-img bench.
+type qemuCache struct {
+	peer      peer
+	mode, aio string
+}
+
+func (d *disks) caches() []qemuCache {
+	all := []qemuCache{{qcow2, "none", d.direct.AIO}}
+	if d.form.cached {
+		all = append(all, qemuCache{qcow2Cache, "writeback", "threads"})
+	}
+	return all
+}
+
+// calibrate finds the settings with which QEMU reads fastest at random.
+func (d *disks) calibrate() {
+	l := small("randread", 16)
+	rate := func(s qemuSettings) float64 {
+		q := newStorageDaemon(d.s, "qcow2", 64*mib, s)
+		refill(d.s, q.path, 64*mib)
+		warm(d.s, q.path, 64*mib)
+		defer q.stop()
+		return fio(d.s, q.path, 64*mib, l, d.form.each).perSec
+	}
+	d.qemu = fastest([]qemuSettings{{false, "threads"}, {false, "io_uring"}, {true, "native"}, {true, "io_uring"}}, rate)
+
+	image := filepath.Join(d.s.temp(), "image")
+	run(d.s, "qemu-img", "create", "-q", "-f", "qcow2", image, fmt.Sprint(64*mib))
+	d.direct = fastest([]qemuSettings{{true, "threads"}, {true, "native"}, {true, "io_uring"}}, func(s qemuSettings) float64 {
+		x := newImageBench(d.s, func() string { return image }, "qcow2", "none", s.AIO, 64*mib)
+		x.bench(load{rw: "write", block: mib, queue: 1}, 64)
+		return x.put(l, d.form.each).perSec
+	})
+}
+
+// fastest returns the settings of the highest rate.
+func fastest(all []qemuSettings, rate func(qemuSettings) float64) qemuSettings {
+	rates := make(map[qemuSettings]float64)
+	for _, s := range all {
+		rates[s] = rate(s)
+	}
+	return slices.MaxFunc(all, func(a, b qemuSettings) int { return int(rates[a] - rates[b]) })
+}

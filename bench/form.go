@@ -1,0 +1,53 @@
+package main
+
+// Forms of the benchmark: how much of it is done, and for how long.
+
+import "time"
+
+// form is how much is done.
+type form struct {
+	name   string
+	size   int64         // of a disk, a power of two
+	rounds int           // of each comparison
+	each   time.Duration // a load on a target, once
+	cached bool          // qemu-img bench through the page cache, too
+
+	depths      []int // how many snapshots the disks that are read have
+	queues      []int // queue depths at depth 0
+	deepQueues  []int // at the others
+	writeDepths []int // those of depths at which disks are written to as well
+
+	dirty     []int64 // unflushed bytes when a snapshot is taken
+	sizes     []int64 // of the disks of which snapshots are taken
+	snapshots int     // how many, of each
+	pauseDeep int     // and the depth to compare depth 0 with
+
+	own         int64 // bytes of the snapshot that is deleted
+	clones      int
+	catalog     int // snapshots of the store that is mounted
+	scattered   int // blocks written all over a disk of 1 TiB
+	resolveTime time.Duration
+}
+
+var quick = form{
+	name: "quick", size: 256 * mib, rounds: 3, each: 300 * time.Millisecond,
+	depths: []int{0, 1, 60, 100, 500, 1000}, queues: []int{1, 16}, deepQueues: []int{16}, writeDepths: []int{0},
+	dirty: []int64{0}, sizes: []int64{gib, tib}, snapshots: 25, pauseDeep: 100,
+	own: 256 * mib, clones: 20, catalog: 1000, scattered: 100_000, resolveTime: 50 * time.Millisecond,
+}
+
+var full = form{
+	name: "full", size: 512 * mib, rounds: 5, each: time.Second, cached: true,
+	depths: []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
+	writeDepths: []int{0, 1, 10, 100, 300, 500, 1000},
+	dirty:       []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
+	own: gib, clones: 100, catalog: 1000, scattered: 1_000_000, resolveTime: time.Second,
+}
+
+// tiny is enough to see that everything works.
+var tiny = form{
+	name: "tiny", size: 4 * mib, rounds: 1, each: 50 * time.Millisecond, cached: true,
+	depths: []int{0, 1, 3}, queues: []int{1, 16}, deepQueues: []int{16}, writeDepths: []int{0, 3},
+	dirty: []int64{0, mib}, sizes: []int64{gib, tib}, snapshots: 2, pauseDeep: 3,
+	own: 4 * mib, clones: 3, catalog: 20, scattered: 1000, resolveTime: time.Millisecond,
+}

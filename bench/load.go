@@ -1,0 +1,99 @@
+package main
+
+// A load: what is put on a disk, and how it is called in tables.
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// load is what a guest does.
+type load struct {
+	rw     string // as fio has it: randread, randwrite, randrw, read, write
+	block  int    // bytes of a request
+	engine string // how fio asks
+	queue  int    // requests under way, of each writer
+	jobs   int    // writers
+	synced bool   // an fdatasync after each write
+	fresh  bool   // after a snapshot: blocks are written for the first time
+}
+
+var loadNames = map[string]string{
+	"randread": "random read", "randwrite": "random write", "randrw": "random read and write, 70:30",
+	"read": "sequential read", "write": "sequential write",
+}
+
+func small(rw string, queue int) load {
+	return load{rw: rw, block: blockSize, engine: "libaio", queue: queue, jobs: 1}
+}
+
+func sequential(rw string) load {
+	return load{rw: rw, block: mib, engine: "libaio", queue: 4, jobs: 1}
+}
+
+func synced(writers int) load {
+	return load{rw: "randwrite", block: blockSize, engine: "psync", queue: 1, jobs: writers, synced: true}
+}
+
+// after is the load after a snapshot.
+func (l load) after() load {
+	l.fresh = true
+	return l
+}
+
+// by is the load from another of fio's engines.
+func (l load) by(engine string) load {
+	l.engine = engine
+	return l
+}
+
+func (l load) writes() bool { return l.rw != "randread" && l.rw != "read" }
+
+// metric is how fast it goes.
+func (l load) metric() metric {
+	if l.block >= mib {
+		return throughput
+	}
+	return iops
+}
+
+// String is the load's name in tables.
+func (l load) String() string {
+	size := fmt.Sprintf("%d KiB", l.block>>10)
+	if l.block >= mib {
+		size = fmt.Sprintf("%d MiB", l.block/mib)
+	}
+	words := []string{size + " " + loadNames[l.rw]}
+	if l.synced {
+		words[0] += " + fdatasync"
+	}
+	if l.jobs > 1 {
+		words = append(words, fmt.Sprintf("%d writers", l.jobs))
+	}
+	words = append(words, fmt.Sprintf("queue %d", l.queue))
+	if l.engine != "libaio" {
+		words = append(words, l.engine)
+	}
+	if l.fresh {
+		words = append(words, "after a snapshot")
+	}
+	return strings.Join(words, ", ")
+}
+
+// sample is what came out once.
+type sample struct {
+	ops      float64 // in all
+	perSec   float64
+	p50, p99 float64 // µs a request; 0: not known
+}
+
+// target is a disk to put loads on.
+type target struct {
+	peer     peer
+	depth    int // snapshots below it
+	put      func(l load, t time.Duration) sample
+	snapshot func()     // takes one, before a load that wants it; nil: there is no such thing
+	fill     func()     // writes all of it
+	server   func() int // the process whose CPU time counts; nil: nobody's
+}

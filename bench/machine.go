@@ -1,0 +1,60 @@
+package main
+
+// What it was measured on.
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// about describes the machine, the programs and how they were set.
+func (b *bench) about(dir string, took time.Duration) [][]string {
+	var uts unix.Utsname
+	_ = unix.Uname(&uts)
+	rows := [][]string{
+		{"CPU", fmt.Sprintf("%d × %s", runtime.NumCPU(), fieldOf("/proc/cpuinfo", "model name"))},
+		{"memory", fieldOf("/proc/meminfo", "MemTotal")},
+		{"kernel", unix.ByteSliceToString(uts.Release[:])},
+		{"files on", firstLine("findmnt", "-n", "-o", "FSTYPE,SOURCE,OPTIONS", "-T", dir)},
+		{"load", firstLine("cat", "/proc/loadavg")},
+		{"Go", runtime.Version()},
+		{"fio", firstLine("fio", "--version")},
+		{"QEMU", firstLine("qemu-img", "--version")},
+		{"snapfs", firstLine("git", "describe", "--always", "--dirty")},
+		{"rounds", fmt.Sprintf("%d of %s, disks of %d MiB", b.rounds, b.each, b.size/mib)},
+		{"all of it took", took.Round(time.Second).String()},
+	}
+	if b.disks != nil {
+		rows = append(rows,
+			[]string{"QSD", b.disks.qemu.String() + ": fastest of four; images added by a snapshot have aio=threads"},
+			[]string{"qcow2", "qemu-img bench, cache=none, aio=" + b.disks.direct.AIO + ": fastest of three"})
+	}
+	return rows
+}
+
+// fieldOf is the first field of that name in a file of /proc.
+func fieldOf(path, name string) string {
+	text, _ := os.ReadFile(path)
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "?"
+}
+
+// firstLine is the first line that a program says.
+func firstLine(name string, args ...string) string {
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		return "?"
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
+}

@@ -1,0 +1,144 @@
+// Command bench measures snapfs beside what is used otherwise: `make bench`, or `go run ./bench -h` for parts of it.
+//
+// Whatever is compared is measured in turns within one run, and what counts is the median over the rounds of each
+// round's ratio: a machine that others use as well slows both sides of a pair. Absolute figures are for orientation.
+// Files lie in $TMPDIR, which should be on a disk and not a tmpfs. docs/performance.md has what came out, and where the
+// time goes.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/integration/daemon"
+)
+
+// tempVariable tells the child that does the work where its files go.
+const tempVariable = "SNAPFS_BENCH_DIR"
+
+func main() {
+	o, err := parseOptions()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	if !daemon.Private() {
+		os.Exit(supervise())
+	}
+	if err := errors.Join(daemon.DropCopies(), raiseFileLimit(), o.run(os.Getenv(tempVariable))); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the command line says.
+type options struct {
+	form          form
+	groups        []group
+	snapfs, other string
+	out           string
+}
+
+func parseOptions() (o options, err error) {
+	var names []string
+	for _, g := range groups {
+		names = append(names, g.name)
+	}
+	isFull := flag.Bool("full", false, "the full form, of up to an hour, instead of the quick one of some 3 minutes")
+	isTiny := flag.Bool("tiny", false, "only as much as shows that everything works")
+	only := flag.String("only", strings.Join(names, ","), "the `GROUPS` to measure")
+	rounds := flag.Int("rounds", 0, "how many rounds of each comparison, instead of what the form says")
+	flag.StringVar(&o.snapfs, "snapfs", "bin/snapfs", "the `BINARY` to measure")
+	flag.StringVar(&o.other, "against", "", "another `BINARY` of snapfs, to measure in the same run")
+	flag.StringVar(&o.out, "out", "bench/results", "the `DIRECTORY` for the report")
+	flag.Parse()
+	o.form = quick
+	if *isFull {
+		o.form = full
+	}
+	if *isTiny {
+		o.form = tiny
+	}
+	if *rounds > 0 {
+		o.form.rounds = *rounds
+	}
+	for name := range strings.SplitSeq(*only, ",") {
+		i := slices.Index(names, name)
+		if i < 0 {
+			return o, fmt.Errorf("no group %q; there are %s", name, strings.Join(names, ", "))
+		}
+		o.groups = append(o.groups, groups[i])
+	}
+	return o, nil
+}
+
+// programs are the binaries to measure.
+func (o options) programs() (all []program, err error) {
+	for _, p := range []program{{snapfs, o.snapfs}, {before, o.other}} {
+		if p.path == "" {
+			continue
+		}
+		if p.path, err = filepath.Abs(p.path); err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(p.path); err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// supervise has a child do the work in a mount namespace of its own, and removes its files whatever becomes of it.
+func supervise() int {
+	dir, err := os.MkdirTemp("", "snapfs-bench-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = os.Setenv(tempVariable, dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	signal.Ignore(os.Interrupt) // the child gets it as well, and ends
+	return daemon.Rerun()
+}
+
+// raiseFileLimit lets everything started from here have a chain of 1,000 images open.
+func raiseFileLimit() error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return err
+	}
+	l.Cur = l.Max
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, (*syscall.Rlimit)(&l)) // unix's would not count for children
+}
+
+// run measures, and says what came out.
+func (o options) run(dir string) error {
+	programs, err := o.programs()
+	if err != nil {
+		return err
+	}
+	var total float64 = 30
+	for _, g := range o.groups {
+		total += g.share
+	}
+	b := &bench{form: o.form, programs: programs, results: newResults(), progress: newProgress(total)}
+	began := time.Now()
+	problems := b.runAll(o.groups, dir)
+	b.writeSummary(os.Stdout, o.groups)
+	path, err := b.writeReport(o.out, o.groups, began, b.about(dir, time.Since(began)))
+	fmt.Println(path)
+	return errors.Join(append(problems, err)...)
+}

@@ -1,0 +1,67 @@
+package main
+
+// Progress: a bar for people, a line for each group for all others.
+
+import (
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// progress shows how far a run is: groups have a share of it, and steps.
+type progress struct {
+	mu                sync.Mutex
+	bar               *progressbar.ProgressBar // nil without a terminal
+	total, past       float64                  // shares
+	group             string
+	share             float64
+	planned, finished int // steps
+}
+
+// newProgress starts at nothing done of a total of shares.
+func newProgress(total float64) *progress {
+	p := &progress{total: total}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		p.bar = progressbar.NewOptions(1000, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetWidth(20),
+			progressbar.OptionSetElapsedTime(true), progressbar.OptionSetPredictTime(false))
+	}
+	return p
+}
+
+func (p *progress) begin(group string, share float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.group, p.share, p.planned, p.finished = group, share, 0, -1
+}
+
+func (p *progress) plan(steps int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.planned += steps
+}
+
+// step says what is being done now.
+func (p *progress) step(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finished++
+	if p.bar != nil {
+		part := min(1, float64(p.finished)/float64(max(1, p.planned)))
+		p.bar.Describe(p.group + ": " + what)
+		_ = p.bar.Set(int(1000 * (p.past + p.share*part) / p.total))
+	}
+}
+
+// done ends a group with a line.
+func (p *progress) done(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.past += p.share
+	if p.bar != nil {
+		_ = p.bar.Clear()
+	}
+	fmt.Fprintln(os.Stderr, line)
+}

@@ -1,0 +1,96 @@
+package main
+
+// What came out: every figure of a run.
+
+import "slices"
+
+// peer is who is measured: a column of a table.
+type peer string
+
+const (
+	snapfs     peer = "snapfs"
+	before     peer = "before" // the other binary of snapfs
+	qsdQcow2   peer = "QSD qcow2"
+	qsdRaw     peer = "QSD raw"
+	qcow2      peer = "qcow2"        // QEMU's block layer alone, cache=none
+	qcow2Cache peer = "qcow2 cached" // the same through the page cache
+	raw        peer = "raw file"
+	loopback   peer = "loopback"
+	reflink    peer = "XFS reflink"
+	internal   peer = "qcow2 internal"
+	offline    peer = "qemu-img"
+)
+
+// peers are all of them in the order of columns.
+var peers = []peer{snapfs, before, qsdQcow2, qcow2, qcow2Cache, offline, internal, qsdRaw, loopback, raw, reflink}
+
+// metric is what is measured.
+type metric struct {
+	name string
+	less bool // the less the better
+}
+
+var (
+	iops       = metric{name: "IOPS"}
+	throughput = metric{name: "MiB/s"}
+	p50        = metric{"p50 µs", true}
+	p99        = metric{"p99 µs", true}
+	longest    = metric{"max µs", true}
+	cpuPerOp   = metric{"CPU µs/request", true}
+	took       = metric{"ms", true}
+	freed      = metric{"ms until freed", true}
+	bytesRead  = metric{"bytes read/byte freed", true}
+	bytesWrote = metric{"bytes written/byte freed", true}
+	memory     = metric{"anonymous MiB", true}
+)
+
+// row is a row of a table: something that was done by each of the peers.
+type row struct {
+	group, work string
+	depth       int // snapshots; noDepth: has none
+	metric      metric
+}
+
+const noDepth = -1
+
+// results are all figures, a value a round.
+type results struct {
+	rows   []row // in the order in which they came
+	values map[row]map[peer]series
+}
+
+func newResults() *results { return &results{values: make(map[row]map[peer]series)} }
+
+// add notes the next value of a series.
+func (r *results) add(at row, who peer, value float64) {
+	if r.values[at] == nil {
+		r.values[at] = make(map[peer]series)
+		r.rows = append(r.rows, at)
+	}
+	r.values[at][who] = append(r.values[at][who], value)
+}
+
+// of returns a series, nil if nothing was measured.
+func (r *results) of(at row, who peer) series { return r.values[at][who] }
+
+// present lists the peers of some rows, in the order of columns.
+func (r *results) present(rows []row) (all []peer) {
+	for _, who := range peers {
+		if slices.ContainsFunc(rows, func(at row) bool { return r.values[at][who] != nil }) {
+			all = append(all, who)
+		}
+	}
+	return all
+}
+
+// better is how many times better snapfs did than a peer.
+func (r *results) better(at row, than peer) (float64, bool) {
+	x, y := r.of(at, snapfs), r.of(at, than)
+	if x == nil || y == nil {
+		return 0, false
+	}
+	if at.metric.less {
+		return y.over(x), true
+	}
+	return x.over(y), true
+}
