@@ -164,3 +164,10 @@ func (s *server) writeControl(n node, in *fuse.WriteIn, line []byte) error {
 	s.store.Session().SetTextRead(layer.Handle(in.Fh), layer.TextRead{})
 	return err
 }
+
+// failControl has an open control file say that a command failed that nobody ran.
+func (s *server) failControl(fh uint64, err error) {
+	if by, ok := s.store.Session().TextOpener(layer.Handle(fh)); ok {
+		s.controls.put(fh, &controlFile{by: by, text: failed(err)})
+	}
+}

@@ -75,6 +75,20 @@ func (d device) read(p []byte) (int, error) {
 	}
 }
 
+// readWaiting reads a request if one waits, else nothing; the descriptor must not block.
+func (d device) readWaiting(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(d.fd, p)
+		switch err {
+		case unix.EINTR, unix.ENOENT:
+			continue
+		case unix.EAGAIN:
+			return 0, nil
+		}
+		return n, err
+	}
+}
+
 // answer sends an answer that is complete but for its header, for which it has room.
 func (d device) answer(unique uint64, status fuse.Status, p []byte) {
 	binary.NativeEndian.PutUint32(p, uint32(len(p)))

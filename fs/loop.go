@@ -13,21 +13,6 @@ import (
 	"github.com/snapfs/snapfs/layer"
 )
 
-// Request codes of the kernel's linux/fuse.h that the loop treats itself.
-const (
-	opLookup      = 1
-	opForget      = 2
-	opRead        = 15
-	opWrite       = 16
-	opGetXAttr    = 22
-	opListXAttr   = 23
-	opReadDir     = 28
-	opInterrupt   = 36
-	opIoctl       = 39
-	opBatchForget = 42
-	opStatx       = 52
-)
-
 // copyLimit is the size in bytes up to which a READ or WRITE that has to wait goes through memory of its own. A larger
 // one takes a whole buffer: a WRITE that which it came in, as copying would cost more than another one for the loop.
 const copyLimit = 64 << 10
@@ -57,8 +42,13 @@ func (l *loop) run() error {
 			return err
 		}
 		req := l.buf.request()[:n]
-		l.slot.Store((*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique &^ resent)
-		l.serve(req)
+		unique := (*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique
+		l.slot.Store(unique &^ resent)
+		if unique&resent == 0 {
+			l.serve(req)
+		} else {
+			l.s.serveAgain(l.dev, bytes.Clone(req))
+		}
 		l.slot.Store(0)
 	}
 }
@@ -68,6 +58,9 @@ func (l *loop) next() (int, error) { return l.dev.read(l.buf.request()) }
 
 // serve answers a request or sees to it that somebody does.
 func (l *loop) serve(req []byte) {
+	if fault := l.s.files.options.Fault; fault != nil {
+		fault(req)
+	}
 	header := (*fuse.InHeader)(unsafe.Pointer(&req[0]))
 	switch header.Opcode {
 	case opForget, opBatchForget: // nothing is kept per node

@@ -87,6 +87,20 @@ func (s *server) vmName(n node) string {
 	return ""
 }
 
+// whose is the VM, and the name of its file, that n is of; empty where it is of none.
+func (s *server) whose(n node) (vm, file string) {
+	switch n.kind() {
+	case kindFile:
+		if f, err := s.store.FileByID(n.fileID()); err == nil {
+			file = f.Name()
+		}
+	case kindControl:
+		_, which := n.control()
+		file = layer.SnapDir + "/" + which.name()
+	}
+	return s.vmName(n), file
+}
+
 // result maps the outcome of an operation at n, and logs its failure unless that was told already.
 func (s *server) result(n node, op string, err error) fuse.Status {
 	if err == nil {

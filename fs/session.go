@@ -30,6 +30,7 @@ type Options struct {
 	Version        string                           // of the program, for status
 	Logf           func(format string, args ...any) // the daemon's own troubles; may be nil
 	Log            *EventLog                        // what `log` shows; nil: a new one
+	Fault          func(request []byte)             // sees each request before it is served, some twice; nil but in tests
 
 	// What is done with policies is not this package's: each of these may be nil, and is called from any goroutine.
 	Create        func(vm *layer.VM, r CreateRequest) (Created, error) // nil: no guest is brought to rest
@@ -109,6 +110,7 @@ type Session struct {
 	devices    []device
 	pool       pool
 	running    sync.WaitGroup // loops and the goroutines of requests
+	turn       sync.Mutex     // held by the one command that is under suspicion and runs
 	done       chan struct{}
 	failure    error // why a loop ended, once done is closed
 }
@@ -220,6 +222,9 @@ func (s *Session) start() error {
 	if err := s.begin(s.devices[0]); err != nil {
 		return err
 	}
+	if err := s.tryAlone(s.devices[0]); err != nil {
+		return err
+	}
 	failures := make(chan error, len(s.devices))
 	for i, d := range s.devices {
 		s.running.Go(func() {
@@ -312,82 +317,4 @@ func (s *Session) AwaitCommands(atMost time.Duration) {
 	for began := time.Now(); s.files.commands.Load() > 0 && time.Since(began) < atMost; {
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// handOn goes on with a request in a goroutine. It is noted before the loop that read it turns to another.
-func (s *Session) handOn(unique uint64, serve func()) {
-	session := s.files.store.Session()
-	slot := session.NoteHanded(unique &^ resent)
-	s.running.Go(func() {
-		serve()
-		session.EndHanded(slot)
-	})
-}
-
-// spawn answers a request through the protocol server, in a goroutine.
-func (s *Session) spawn(d device, req []byte) {
-	unique := (*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique
-	s.handOn(unique, func() {
-		defer s.files.store.Answered(unique &^ resent)
-		if status, ok := refusePollHack(req); ok {
-			d.answerStatus(unique, status)
-			return
-		}
-		out := make([]byte, answerSize(req))
-		n, status := s.protocol.HandleRequest([][]byte{req}, [][]byte{out})
-		switch {
-		case !status.Ok():
-			d.answerStatus(unique, status)
-		case n > 0:
-			d.send(out[:n])
-		}
-	})
-}
-
-// readLater answers a READ that has to wait.
-func (s *Session) readLater(d device, in fuse.ReadIn) {
-	s.handOn(in.Unique, func() {
-		size := int(min(in.Size, maxIO))
-		if size <= copyLimit {
-			s.readInto(d, &in, make([]byte, outHeader+size))
-			return
-		}
-		b := s.pool.get()
-		s.readInto(d, &in, b.answer(size))
-		s.pool.put(b)
-	})
-}
-
-// failLater answers a READ or WRITE that failed: a loop does not wait for the log either.
-func (s *Session) failLater(d device, h *fuse.InHeader, op string, err error) {
-	n, unique := node(h.NodeId), h.Unique
-	s.handOn(unique, func() { d.answerStatus(unique, s.files.result(n, op, err)) })
-}
-
-// readInto reads, and answers with it; p has room for the answer's header and all that is asked for.
-func (s *Session) readInto(d device, in *fuse.ReadIn, p []byte) {
-	n, err := s.files.read(in, p[outHeader:], true)
-	if err != nil {
-		d.answerStatus(in.Unique, s.files.result(node(in.NodeId), "read", err))
-		return
-	}
-	d.answer(in.Unique, fuse.OK, p[:outHeader+n])
-}
-
-// writeLater answers a WRITE that has to wait; buf is the buffer that req lies in, or nil.
-func (s *Session) writeLater(d device, req []byte, buf *buffer) {
-	in := (*fuse.WriteIn)(unsafe.Pointer(&req[0]))
-	unique, size := in.Unique, in.Size
-	s.handOn(unique, func() {
-		err := s.files.write(in, req[writeHeader:], true)
-		status := s.files.result(node(in.NodeId), "write", err)
-		if buf != nil {
-			s.pool.put(buf)
-		}
-		if err != nil {
-			d.answerStatus(unique, status)
-			return
-		}
-		d.answerWrite(new([writeAnswer]byte), unique, size)
-	})
 }

@@ -14,7 +14,7 @@ import (
 
 const (
 	maxLoops  = 64
-	maxHanded = 2 << 10
+	maxHanded = 2<<10 - maxLoops
 )
 
 // runningTable lies in the header of the session's memory. A reader loop's slot has a cache line of its own.
@@ -55,7 +55,7 @@ func (s *Session) LoopSlot(loop int) *Slot {
 	return &s.running.loops[loop].Slot
 }
 
-// NoteHanded notes a request that goes on beside the loop that read it, until the slot is given back. With 2,048 of them
+// NoteHanded notes a request that goes on beside the loop that read it, until the slot is given back. With some 2,000 of them
 // under way, more are not noted.
 func (s *Session) NoteHanded(request uint64) (slot int32) {
 	f := &s.freeSlots
@@ -104,6 +104,5 @@ func (s *Session) Running() (requests []uint64) {
 	return requests
 }
 
-// It fits into the header, behind what is there already: the layout of the rest is as it was.
-const _ = uint(sessionHeader - offRunning - unsafe.Sizeof(runningTable{}))
+// It lies in the header, behind what is there already: the layout of the rest is as it was.
 const _ = uint(offRunning - unsafe.Sizeof(sessionHead{}))

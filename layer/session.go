@@ -5,6 +5,7 @@ package layer
 //
 //	header        version, whether a worker served, the kernel's INIT request
 //	running       which requests the worker is at: see running.go
+//	suspects      which of them it may die of: see suspects.go
 //	open table    who has which file open
 //	failed heads  no flush of which may succeed any more
 //	rings         for each VM, a log of what the index does not know yet: see sessionlog.go
@@ -50,6 +51,7 @@ type Session struct {
 	rings  *[maxRings]ringSlot
 
 	running   *runningTable
+	suspects  *[maxSuspects]suspect
 	freeSlots freeSlots
 
 	mu        sync.Mutex // guards what follows
@@ -114,11 +116,12 @@ func AdoptSession(fd int) (*Session, error) {
 	}
 	s := &Session{
 		fd: fd, mem: mem, header: (*sessionHead)(unsafe.Pointer(&mem[0])),
-		opens:   (*[maxOpens]openSlot)(unsafe.Pointer(&mem[offOpens])),
-		failed:  (*[maxFailed]atomic.Uint64)(unsafe.Pointer(&mem[offFailed])),
-		rings:   (*[maxRings]ringSlot)(unsafe.Pointer(&mem[offRings])),
-		running: (*runningTable)(unsafe.Pointer(&mem[offRunning])),
-		openAt:  make(map[Handle]int), ringAt: make(map[VMID]int),
+		opens:    (*[maxOpens]openSlot)(unsafe.Pointer(&mem[offOpens])),
+		failed:   (*[maxFailed]atomic.Uint64)(unsafe.Pointer(&mem[offFailed])),
+		rings:    (*[maxRings]ringSlot)(unsafe.Pointer(&mem[offRings])),
+		running:  (*runningTable)(unsafe.Pointer(&mem[offRunning])),
+		suspects: (*[maxSuspects]suspect)(unsafe.Pointer(&mem[offSuspects])),
+		openAt:   make(map[Handle]int), ringAt: make(map[VMID]int),
 	}
 	switch s.header.magic.Load() {
 	case 0:

@@ -24,6 +24,7 @@ const (
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asSnapfs) != "":
+		requestFault = poison
 		main()
 	case os.Getenv(asTests) == "":
 		os.Exit(rerun())

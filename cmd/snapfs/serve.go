@@ -24,6 +24,9 @@ import (
 // baseMemory is what the daemon needs beside the maps: request buffers, the index, the garbage collector's slack.
 const baseMemory = 192 << 20
 
+// requestFault is what tests have requests do to their worker.
+var requestFault func(request []byte)
+
 // serve serves a mount until it is unmounted. A cancelled context ends it as a signal does. What guests flushed is safe
 // at any moment; what they only wrote is flushed when the store is closed.
 func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemonLog, w *supervised) error {
@@ -83,6 +86,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		PolicyChanged:  keeper.policyChanged,
 		Reasons:        keeper.reasons,
 		Progress:       keeper.taker.progress,
+		Fault:          requestFault,
 	})
 	if errors.Is(err, fs.ErrOver) {
 		log.printf("closing what a worker left that ended after the mount")

@@ -55,6 +55,10 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 			return err
 		}
 		err = s.follow(ctx, w, signals)
+		blamed := 0
+		if crashed(err) {
+			blamed = s.session.Blame()
+		}
 		var refused refusedBy
 		switch {
 		case w.replaced:
@@ -70,17 +74,17 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 		case s.old != 0:
 			return s.goBack(err)
 		}
-		if failed++; s.session.Answered() {
+		if failed++; s.session.Answered() || blamed > 0 { // requests are blamed so often at most, and answered then
 			failed = 0
 		}
+		s.lastExit = howEnded(err, blamed)
 		if failed == failedStarts {
-			log.printf("gave up: %d workers in a row ended before they answered anything, the last one by: %v", failed, err)
-			return fmt.Errorf("%d workers in a row ended before they answered anything, the last one by: %w", failed, err)
+			log.printf("gave up: %d workers in a row ended before they answered anything, the last one by: %s", failed, s.lastExit)
+			return fmt.Errorf("%d workers in a row ended before they answered anything, the last one by: %s", failed, s.lastExit)
 		}
 		s.restarts++
-		s.lastExit = err.Error()
 		s.tell("STATUS=starting another worker, as one ended: " + s.lastExit)
-		log.printf("the worker ended: %v; starting another", err)
+		log.printf("the worker ended: %s; starting another", s.lastExit)
 	}
 }
 
