@@ -114,8 +114,7 @@ func (s *server) read(in *fuse.ReadIn, p []byte, wait bool) (int, error) {
 	return 0, errDirectory
 }
 
-// write writes all of p at in.Offset, through to the disk if the caller asked for it when he opened the file or
-// with this write; only with wait. Without wait it may return layer.ErrWait, and nothing is done.
+// write writes all of p at in.Offset. Without wait it may return layer.ErrWait, and nothing is done.
 func (s *server) write(in *fuse.WriteIn, p []byte, wait bool) error {
 	n := node(in.NodeId)
 	switch n.kind() {
@@ -135,16 +134,27 @@ func (s *server) write(in *fuse.WriteIn, p []byte, wait bool) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(p, int64(in.Offset), wait); err != nil {
+	_, err = f.Write(p, int64(in.Offset), wait)
+	return err
+}
+
+// through says whether a WRITE is to be on disk when it is answered: so the file was opened, or this one asks for it.
+func through(in *fuse.WriteIn) bool {
+	return in.Flags&unix.O_DSYNC != 0 && node(in.NodeId).kind() == kindFile
+}
+
+// flushWritten follows such a WRITE.
+func (s *server) flushWritten(in *fuse.WriteIn) error {
+	f, err := s.store.FileByID(node(in.NodeId).fileID())
+	if err != nil {
 		return err
-	}
-	if !wait || in.Flags&unix.O_DSYNC == 0 {
-		return nil
 	}
 	return f.Flush(in.Flags&unix.O_SYNC != unix.O_SYNC) // O_SYNC is O_DSYNC and one bit more
 }
 
 var errRange = layer.Errorf(syscall.EFBIG, "beyond the largest file")
+
+const fsyncDataOnly = 1 // FUSE_FSYNC_FDATASYNC of linux/fuse.h
 
 // Fsync: from a file, durable when answered. Snapshots' files and control files have nothing that could be lost.
 func (s *server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
@@ -152,12 +162,23 @@ func (s *server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if n.kind() != kindFile {
 		return fuse.OK
 	}
-	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC
 	f, err := s.store.FileByID(n.fileID())
 	if err == nil {
-		err = f.Flush(in.FsyncFlags&dataOnly != 0)
+		err = f.Flush(in.FsyncFlags&fsyncDataOnly != 0)
 	}
 	return s.result(n, "fsync", err)
+}
+
+// trySync syncs a file's data if that waits for nothing but the disk, and else returns layer.ErrWait.
+func (s *server) trySync(n node) error {
+	if n.kind() != kindFile {
+		return layer.ErrWait
+	}
+	f, err := s.store.FileByID(n.fileID())
+	if err != nil {
+		return err
+	}
+	return f.TryFlush()
 }
 
 // Flush is close(2), for a kernel that does not know it may leave it out.

@@ -119,7 +119,21 @@ func (s *Session) writeLater(d device, req []byte, buf *buffer) {
 
 func (s *Session) serveWrite(d device, req []byte) {
 	in := (*fuse.WriteIn)(unsafe.Pointer(&req[0]))
-	if err := s.files.write(in, req[writeHeader:], true); err != nil {
+	err := s.files.write(in, req[writeHeader:], true)
+	if err == nil && through(in) {
+		err = s.files.flushWritten(in)
+	}
+	s.written(d, in, err)
+}
+
+// syncLater answers a WRITE that is still to be flushed.
+func (s *Session) syncLater(d device, in fuse.WriteIn) {
+	s.handOn(in.Unique, func() { s.written(d, &in, s.files.flushWritten(&in)) })
+}
+
+// written answers a WRITE.
+func (s *Session) written(d device, in *fuse.WriteIn, err error) {
+	if err != nil {
 		d.answerStatus(in.Unique, s.files.result(node(in.NodeId), "write", err))
 		return
 	}

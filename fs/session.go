@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -111,6 +112,7 @@ type Session struct {
 	pool       pool
 	running    sync.WaitGroup // loops and the goroutines of requests
 	turn       sync.Mutex     // held by the one command that is under suspicion and runs
+	syncing    atomic.Int32   // loops that wait for the disk
 	done       chan struct{}
 	failure    error // why a loop ended, once done is closed
 }

@@ -19,15 +19,39 @@ func (f *File) Flush(dataOnly bool) error {
 	return f.flush(f.state.Load().head, dataOnly)
 }
 
+// TryFlush is Flush with dataOnly that waits for the sync of the data and for nothing else: it returns ErrWait if there
+// is anything to commit, or another flush or a snapshot under way.
+func (f *File) TryFlush() error {
+	if !f.vm.sealing.TryRLock() {
+		return ErrWait
+	}
+	defer f.vm.sealing.RUnlock()
+	head := f.state.Load().head
+	w := head.writer()
+	if w == nil || !w.flushing.TryLock() {
+		return ErrWait
+	}
+	defer w.flushing.Unlock()
+	if f.uncommitted(w) {
+		return ErrWait
+	}
+	return f.flushLocked(head, w, true)
+}
+
 // pending says whether there is anything that a flush would commit.
 func (f *File) pending() bool {
 	w := f.state.Load().head.writer()
 	if w == nil { // sealed this instant
 		return false
 	}
+	return w.unsynced.Load() || f.uncommitted(w)
+}
+
+// uncommitted says whether blocks or the size have changed since the last flush.
+func (f *File) uncommitted(w *headState) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.dirty.Empty() || len(w.punch) > 0 || w.unsynced.Load() || f.vm.log.holds(&w.logged)
+	return !w.dirty.Empty() || len(w.punch) > 0 || f.vm.log.holds(&w.logged)
 }
 
 // flush makes durable what one layer of the file holds. One flush of a layer runs at a time; a later one runs its own,
