@@ -131,7 +131,7 @@ func (d *disks) targets(depths []int) (all []target) {
 		for _, m := range d.mounts {
 			vm := vmName(depth)
 			path := m.path(vm, "disk")
-			all = append(all, target{peer: m.peer, depth: depth, put: fioOn(d.s, path, d.form.size), server: m.Worker,
+			all = append(all, target{peer: m.peer, depth: depth, put: fioOn(d.s, path, d.form.size), server: func() int { return m.Worker() },
 				snapshot: func() { m.another(vm) }, fill: func() { refill(d.s, path, d.form.size) }})
 		}
 		if q := d.chains[depth]; q != nil {

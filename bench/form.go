@@ -25,6 +25,7 @@ type form struct {
 	own         int64 // bytes of the snapshot that is deleted
 	clones      int
 	catalog     int // snapshots of the store that is mounted
+	hosts       int // and VMs of a large one
 	scattered   int // blocks written all over a disk of 1 TiB
 	resolveTime time.Duration
 }
@@ -32,8 +33,8 @@ type form struct {
 var quick = form{
 	name: "quick", size: 256 * mib, rounds: 3, each: 300 * time.Millisecond,
 	depths: []int{0, 1, 60, 100, 500, 1000}, queues: []int{1, 16}, deepQueues: []int{16}, writeDepths: []int{0},
-	dirty: []int64{0}, sizes: []int64{gib, tib}, snapshots: 25, pauseDeep: 100,
-	own: 256 * mib, clones: 20, catalog: 1000, scattered: 100_000, resolveTime: 50 * time.Millisecond,
+	dirty: []int64{0}, sizes: []int64{gib, tib}, snapshots: 10, pauseDeep: 60,
+	own: 256 * mib, clones: 20, catalog: 1000, hosts: 5, scattered: 50_000, resolveTime: 50 * time.Millisecond,
 }
 
 var full = form{
@@ -41,7 +42,7 @@ var full = form{
 	depths: []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
 	writeDepths: []int{0, 1, 10, 100, 300, 500, 1000},
 	dirty:       []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
-	own: gib, clones: 100, catalog: 1000, scattered: 1_000_000, resolveTime: time.Second,
+	own: gib, clones: 100, catalog: 1000, hosts: 50, scattered: 1_000_000, resolveTime: time.Second,
 }
 
 // tiny is enough to see that everything works.
@@ -49,5 +50,5 @@ var tiny = form{
 	name: "tiny", size: 4 * mib, rounds: 1, each: 50 * time.Millisecond, cached: true,
 	depths: []int{0, 1, 3}, queues: []int{1, 16}, deepQueues: []int{16}, writeDepths: []int{0, 3},
 	dirty: []int64{0, mib}, sizes: []int64{gib, tib}, snapshots: 2, pauseDeep: 3,
-	own: 4 * mib, clones: 3, catalog: 20, scattered: 1000, resolveTime: time.Millisecond,
+	own: 4 * mib, clones: 3, catalog: 20, hosts: 2, scattered: 1000, resolveTime: time.Millisecond,
 }

@@ -2,7 +2,10 @@ package main
 
 // What snapfs must reach.
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // goal is a figure that is asked for.
 type goal struct {
@@ -54,7 +57,39 @@ func goals() []goal {
 		against(qcow2, 1, "reads", read16, 1),
 		against(qcow2, 5, "reads", read16, 100),
 	}
-	return append(append(all, syncedGoals(1)...), syncedGoals(8)...)
+	all = append(append(all, syncedGoals(1)...), syncedGoals(8)...)
+	return append(all, pauseGoals()...)
+}
+
+// pauseGoals are for the guest's writes while snapshots are taken, for deleting one, and for memory.
+func pauseGoals() []goal {
+	return []goal{
+		{"p99 of writes while snapshots are taken, in medians of them, the worst of all disks", 5, true, "×", func(r *results) (float64, bool) {
+			return r.worst("pauses", p99, func(at row) float64 {
+				median := at
+				median.metric = p50
+				return r.of(at, snapfs).median() / r.of(median, snapfs).median()
+			})
+		}},
+		{"the same p99 of the largest and deepest disk against the smallest without snapshots", 2, true, "×", func(r *results) (float64, bool) {
+			rows := r.find("pauses", p99, func(at row) bool { return !strings.Contains(at.work, "dirty") })
+			if len(rows) < 2 {
+				return 0, false
+			}
+			return r.of(rows[len(rows)-1], snapfs).median() / r.of(rows[0], snapfs).median(), true
+		}},
+		{"deleting a snapshot, until it returns", 50, true, "ms", worstOf("deletes", took)},
+		{"bytes read for each one freed by deleting", 0.01, true, "", worstOf("deletes", bytesRead)},
+		{"bytes written for each one freed by deleting", 0.01, true, "", worstOf("deletes", bytesWrote)},
+		{fmt.Sprintf("anonymous memory, the most at any time: 192 MiB and %d for maps", mapMemory), 192 + mapMemory, true, "MiB", worstOf("memory", memory)},
+	}
+}
+
+// worstOf is for the largest of snapfs's medians.
+func worstOf(group string, m metric) func(*results) (float64, bool) {
+	return func(r *results) (float64, bool) {
+		return r.worst(group, m, func(at row) float64 { return r.of(at, snapfs).median() })
+	}
 }
 
 func syncedGoals(writers int) []goal {

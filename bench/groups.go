@@ -37,10 +37,16 @@ type group struct {
 }
 
 var groups = []group{
+	{"resolution", "Finding a block's layer", false, 10, []metric{perBlock, allocations}, (*bench).resolution},
 	{"reads", "Reads", true, 40, []metric{iops, throughput}, (*bench).reads},
 	{"writes", "Writes", true, 25, []metric{iops, throughput}, (*bench).writes},
 	{"engines", "Other ways to ask, at depth 0", true, 20, []metric{iops, throughput}, (*bench).engines},
 	{"synced", "Writes with an fdatasync each", true, 20, []metric{iops}, (*bench).synced},
+	{"pauses", "Snapshots, while the guest writes", false, 30, []metric{took, p50, p99, longest}, (*bench).pauses},
+	{"deletes", "Deleting a snapshot amid others", false, 15, []metric{took, freed, bytesRead, bytesWrote}, (*bench).deletes},
+	{"clones", "Clones", false, 5, []metric{took}, (*bench).clones},
+	{"opens", "Opening many snapshots", false, 15, []metric{took, memory}, (*bench).opens},
+	{"memory", "Memory", true, 15, []metric{memory}, (*bench).memories},
 }
 
 // runGroup runs one, and says what went wrong.
@@ -93,7 +99,7 @@ func (b *bench) prepare(s *scope, all []group) error {
 	depths := []int{0}
 	for _, g := range all {
 		switch g.name {
-		case "reads":
+		case "reads", "memory":
 			depths = append(depths, b.depths...)
 		case "writes":
 			depths = append(depths, b.writeDepths...)

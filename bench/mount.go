@@ -26,11 +26,21 @@ type mount struct {
 }
 
 // newMount serves a store, new or not, until the scope ends.
-func newMount(s *scope, p program, store string, opts ...string) *mount {
+func newMount(s *scope, p program, store string) *mount {
 	m := &mount{s: s, peer: p.peer, program: p.path, store: store, dir: s.temp()}
-	m.Daemon = daemon.StartProgram(s, m.program, m.store, m.dir, opts...)
+	m.serve()
 	s.cleanup(m.umount)
 	return m
+}
+
+func (m *mount) serve() {
+	m.Daemon = daemon.StartProgram(m.s, m.program, m.store, m.dir)
+}
+
+// remount has the store served by a new daemon.
+func (m *mount) remount() {
+	m.umount()
+	m.serve()
 }
 
 // umount ends the daemon; more than once is fine.

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"net"
+	"slices"
 
 	"github.com/stretchr/testify/require"
 )
@@ -14,6 +15,7 @@ type qmp struct {
 	s    *scope
 	conn net.Conn
 	dec  *json.Decoder
+	past []string // events read while waiting for an answer
 }
 
 // dialQMP connects to the socket of a program that has just been started.
@@ -39,6 +41,9 @@ func (q *qmp) command(name string, arguments map[string]any) json.RawMessage {
 	require.NoError(q.s, json.NewEncoder(q.conn).Encode(request))
 	for {
 		m := q.read()
+		if m.Event != "" {
+			q.past = append(q.past, m.Event)
+		}
 		require.Nil(q.s, m.Error, "%s %v: %+v", name, arguments, m.Error)
 		if m.Return != nil {
 			return m.Return
@@ -46,9 +51,10 @@ func (q *qmp) command(name string, arguments map[string]any) json.RawMessage {
 	}
 }
 
-// awaitEvent waits for an event that has not been read past.
+// awaitEvent waits for an event, unless there was one already.
 func (q *qmp) awaitEvent(name string) {
-	for q.read().Event != name {
+	for !slices.Contains(q.past, name) {
+		q.past = append(q.past, q.read().Event)
 	}
 }
 

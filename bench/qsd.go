@@ -118,3 +118,9 @@ func text(s *scope, v any) string {
 	require.NoError(s, err)
 	return string(b)
 }
+
+// discard ends the daemon and removes its images.
+func (d *storageDaemon) discard() {
+	d.stop()
+	require.NoError(d.s, os.RemoveAll(d.dir))
+}

@@ -8,21 +8,23 @@ import "slices"
 type peer string
 
 const (
-	snapfs     peer = "snapfs"
-	before     peer = "before" // the other binary of snapfs
-	qsdQcow2   peer = "QSD qcow2"
-	qsdRaw     peer = "QSD raw"
-	qcow2      peer = "qcow2"        // QEMU's block layer alone, cache=none
-	qcow2Cache peer = "qcow2 cached" // the same through the page cache
-	raw        peer = "raw file"
-	loopback   peer = "loopback"
-	reflink    peer = "XFS reflink"
-	internal   peer = "qcow2 internal"
-	offline    peer = "qemu-img"
+	snapfs       peer = "snapfs"
+	before       peer = "before" // the other binary of snapfs
+	qsdQcow2     peer = "QSD qcow2"
+	qsdRaw       peer = "QSD raw"
+	qcow2        peer = "qcow2"        // QEMU's block layer alone, cache=none
+	qcow2Cache   peer = "qcow2 cached" // the same through the page cache
+	raw          peer = "raw file"
+	loopback     peer = "loopback"
+	reflink      peer = "XFS reflink"
+	reflinkBtrfs peer = "btrfs reflink"
+	internal     peer = "qcow2 internal"
+	naive        peer = "naive walk"
+	offline      peer = "qemu-img"
 )
 
 // peers are all of them in the order of columns.
-var peers = []peer{snapfs, before, qsdQcow2, qcow2, qcow2Cache, offline, internal, qsdRaw, loopback, raw, reflink}
+var peers = []peer{snapfs, before, qsdQcow2, qcow2, qcow2Cache, offline, naive, internal, qsdRaw, loopback, raw, reflink, reflinkBtrfs}
 
 // metric is what is measured.
 type metric struct {
@@ -31,17 +33,19 @@ type metric struct {
 }
 
 var (
-	iops       = metric{name: "IOPS"}
-	throughput = metric{name: "MiB/s"}
-	p50        = metric{"p50 µs", true}
-	p99        = metric{"p99 µs", true}
-	longest    = metric{"max µs", true}
-	cpuPerOp   = metric{"CPU µs/request", true}
-	took       = metric{"ms", true}
-	freed      = metric{"ms until freed", true}
-	bytesRead  = metric{"bytes read/byte freed", true}
-	bytesWrote = metric{"bytes written/byte freed", true}
-	memory     = metric{"anonymous MiB", true}
+	iops        = metric{name: "IOPS"}
+	throughput  = metric{name: "MiB/s"}
+	p50         = metric{"p50 µs", true}
+	p99         = metric{"p99 µs", true}
+	longest     = metric{"max µs", true}
+	cpuPerOp    = metric{"CPU µs/request", true}
+	took        = metric{"ms", true}
+	freed       = metric{"ms until freed", true}
+	bytesRead   = metric{"bytes read/byte freed", true}
+	bytesWrote  = metric{"bytes written/byte freed", true}
+	memory      = metric{"anonymous MiB", true}
+	perBlock    = metric{"ns/block", true}
+	allocations = metric{"allocations", true}
 )
 
 // row is a row of a table: something that was done by each of the peers.
@@ -93,4 +97,22 @@ func (r *results) better(at row, than peer) (float64, bool) {
 		return y.over(x), true
 	}
 	return x.over(y), true
+}
+
+// find returns the rows of a group and metric for which snapfs was measured and which will do.
+func (r *results) find(group string, m metric, will func(row) bool) (all []row) {
+	for _, at := range r.rows {
+		if at.group == group && at.metric == m && r.of(at, snapfs) != nil && will(at) {
+			all = append(all, at)
+		}
+	}
+	return all
+}
+
+// worst is the largest value of such rows.
+func (r *results) worst(group string, m metric, value func(row) float64) (most float64, ok bool) {
+	for _, at := range r.find(group, m, func(row) bool { return true }) {
+		most, ok = max(most, value(at)), true
+	}
+	return most, ok
 }

@@ -12,7 +12,8 @@ import (
 
 // scope stands where a test has its testing.TB: the checks of testify's require end it. It has a directory to itself.
 type scope struct {
-	dir string
+	dir    string
+	parent *scope // of a sub-scope
 
 	mu       sync.Mutex
 	temps    int
@@ -27,6 +28,10 @@ func newScope(dir string) *scope { return &scope{dir: dir} }
 
 // Errorf notes what is wrong.
 func (s *scope) Errorf(format string, args ...any) {
+	if s.parent != nil {
+		s.parent.Errorf(format, args...)
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.problems = append(s.problems, strings.TrimSpace(fmt.Sprintf(format, args...)))
@@ -42,6 +47,9 @@ func (s *scope) Helper() {}
 func (s *scope) Failed() bool { return s.err() != nil }
 
 func (s *scope) err() error {
+	if s.parent != nil {
+		return s.parent.err()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.problems) == 0 {
@@ -55,6 +63,11 @@ func (s *scope) cleanup(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.undo = append(s.undo, f)
+}
+
+// sub is a scope within this one, to be ended before it. What goes wrong in there is this one's matter.
+func (s *scope) sub() *scope {
+	return &scope{dir: s.temp(), parent: s}
 }
 
 // temp makes a directory of the scope's own.

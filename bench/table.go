@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -110,7 +111,7 @@ func (r *results) cell(at row, who peer) string {
 		return ""
 	}
 	value := number(s.median())
-	if times, ok := r.better(at, who); ok && who != snapfs {
+	if times, ok := r.better(at, who); ok && who != snapfs && !math.IsInf(times, 0) && !math.IsNaN(times) {
 		return fmt.Sprintf("%s × %s", number(times), value)
 	}
 	return value

@@ -1,0 +1,141 @@
+package main
+
+// Deleting a snapshot amid others, with data of its own that newer ones have overwritten. Must return at once, and copy nothing.
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// deletion is what it took to delete a snapshot.
+type deletion struct {
+	returned, freed time.Duration
+	read, written   int64 // bytes
+}
+
+// deleter fills a disk anew, with a snapshot before and after, and deletes the latter.
+type deleter struct {
+	peer   peer
+	delete func() deletion
+}
+
+// deletes measures all peers in turn.
+func (b *bench) deletes() {
+	var all []deleter
+	for _, p := range b.programs {
+		all = append(all, b.snapfsDeleter(p))
+	}
+	all = append(all, b.jobDeleter(), b.commitDeleter())
+	b.plan(b.rounds * len(all))
+	for range b.rounds {
+		for _, x := range all {
+			b.step(string(x.peer))
+			b.writeBack()
+			out := x.delete()
+			note := func(m metric, value float64) {
+				b.results.add(row{b.group, bytesName(b.own) + " of its own", 2, m}, x.peer, value)
+			}
+			note(took, milliseconds(out.returned))
+			note(freed, milliseconds(out.freed))
+			note(bytesRead, float64(out.read)/float64(b.own))
+			note(bytesWrote, float64(out.written)/float64(b.own))
+		}
+	}
+}
+
+// fill writes as much to a disk as the snapshot is to have of its own.
+func (b *bench) fill(path string) {
+	d := openDisk(b.scope, path, unix.O_DIRECT)
+	d.fill(0, b.own)
+	require.NoError(b, d.Sync())
+	d.release()
+}
+
+func (b *bench) snapfsDeleter(p program) deleter {
+	m, i := newMount(b.scope, p, filepath.Join(b.temp(), "store")), 0
+	m.vm("vm")
+	path := m.path("vm", "disk")
+	newDisk(b.scope, path, b.own).release()
+	return deleter{p.peer, func() deletion {
+		i++
+		base, middle := fmt.Sprint("base", i), fmt.Sprint("middle", i)
+		b.fill(path)
+		m.snapshot("vm", base)
+		b.fill(path)
+		m.snapshot("vm", middle)
+		b.fill(path)
+		out := m.delete("vm", middle)
+		m.delete("vm", base)
+		return out
+	}}
+}
+
+// delete deletes a snapshot and waits until all its space is given back.
+func (m *mount) delete(vm, name string) (out deletion) {
+	read, written := counter(m.s, m.Worker(), "io", "rchar"), counter(m.s, m.Worker(), "io", "write_bytes")
+	began := time.Now()
+	out.returned = m.command(vm, "delete", name)
+	await(m.s, "space to be given back", func() bool {
+		st := m.status()
+		return st.RetiredLayers == 0 && st.ReclaimBytes == 0
+	})
+	out.freed = time.Since(began)
+	out.read = counter(m.s, m.Worker(), "io", "rchar") - read
+	out.written = counter(m.s, m.Worker(), "io", "write_bytes") - written
+	return out
+}
+
+// jobDeleter merges an image into the one below it with block-commit, while the chain is served.
+func (b *bench) jobDeleter() deleter {
+	return deleter{qsdQcow2, func() (out deletion) {
+		q := newStorageDaemon(b.scope, "qcow2", b.own, qemuSettings{AIO: "threads"})
+		defer q.discard()
+		b.fillChain(q)
+		read, written := counter(b.scope, q.pid(), "io", "rchar"), counter(b.scope, q.pid(), "io", "write_bytes")
+		began := time.Now()
+		q.monitor.command("block-commit", map[string]any{"job-id": "commit", "device": q.node(2), "top-node": q.node(1), "base-node": q.node(0)})
+		out.returned = time.Since(began)
+		q.monitor.awaitEvent("BLOCK_JOB_COMPLETED")
+		require.NoError(b, os.Remove(q.image(1)))
+		out.freed = time.Since(began)
+		out.read = counter(b.scope, q.pid(), "io", "rchar") - read
+		out.written = counter(b.scope, q.pid(), "io", "write_bytes") - written
+		return out
+	}}
+}
+
+// commitDeleter does the same with qemu-img, while nobody uses the chain.
+func (b *bench) commitDeleter() deleter {
+	return deleter{offline, func() (out deletion) {
+		q := newStorageDaemon(b.scope, "qcow2", b.own, qemuSettings{AIO: "threads"})
+		defer q.discard()
+		b.fillChain(q)
+		q.stop()
+		began := time.Now()
+		io := run(b.scope, "sh", "-c", `"$@" && cat /proc/$$/io`, "sh", "qemu-img", "commit", "-q", "-d", "-f", "qcow2", "-b", q.image(0), q.image(1))
+		run(b.scope, "qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", q.image(0), q.image(2))
+		out.returned = time.Since(began)
+		require.NoError(b, os.Remove(q.image(1)))
+		out.freed = time.Since(began)
+		for line := range strings.Lines(io) {
+			_, _ = fmt.Sscanf(line, "rchar: %d", &out.read)
+			_, _ = fmt.Sscanf(line, "write_bytes: %d", &out.written)
+		}
+		return out
+	}}
+}
+
+// fillChain makes a chain of three images, each of them full.
+func (b *bench) fillChain(q *storageDaemon) {
+	b.fill(q.path)
+	for range 2 {
+		q.snapshot()
+		b.fill(q.path)
+	}
+}
