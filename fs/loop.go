@@ -41,16 +41,20 @@ func (l *loop) run() error {
 			}
 			return err
 		}
-		req := l.buf.request()[:n]
-		unique := (*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique
-		l.slot.Store(unique &^ resent)
-		if unique&resent == 0 {
-			l.serve(req)
-		} else {
-			l.s.serveAgain(l.dev, bytes.Clone(req))
-		}
-		l.slot.Store(0)
+		l.take(l.buf.request()[:n])
 	}
+}
+
+// take has a request served that was just read. It is noted until it is answered or somebody else has it.
+func (l *loop) take(req []byte) {
+	unique := uniqueOf(req)
+	l.slot.Store(unique &^ resent)
+	if unique&resent == 0 {
+		l.serve(req)
+	} else {
+		l.s.serveAgain(l.dev, bytes.Clone(req))
+	}
+	l.slot.Store(0)
 }
 
 // next waits for a request. Polling before blocking would go here.

@@ -12,17 +12,18 @@ import (
 // answerSize is how much room a request's answer may take.
 func answerSize(req []byte) int {
 	const fixed = pageSize // more than any answer's fixed part
+	room := func(asked uint32) int { return fixed + int(min(asked, maxIO)) }
 	header := (*fuse.InHeader)(unsafe.Pointer(&req[0]))
 	switch {
 	case header.Opcode == opReadDir && len(req) >= readHeader:
-		return fixed + int((*fuse.ReadIn)(unsafe.Pointer(&req[0])).Size)
+		return room((*fuse.ReadIn)(unsafe.Pointer(&req[0])).Size)
 	case header.Opcode == opGetXAttr || header.Opcode == opListXAttr:
 		if in := (*fuse.GetXAttrIn)(unsafe.Pointer(&req[0])); len(req) >= int(unsafe.Sizeof(*in)) {
-			return fixed + int(in.Size)
+			return room(in.Size)
 		}
 	case header.Opcode == opIoctl:
 		if in := (*fuse.IoctlIn)(unsafe.Pointer(&req[0])); len(req) >= int(unsafe.Sizeof(*in)) {
-			return fixed + int(in.OutSize)
+			return room(in.OutSize)
 		}
 	}
 	return fixed
