@@ -28,9 +28,10 @@ import (
 const (
 	aloneAfter  = 2
 	refuseAfter = 3
-	// aloneTime is for how long the others wait. Who takes longer does not die of itself.
-	aloneTime = 10 * time.Second
 )
+
+// aloneTime is for how long the others wait, at most.
+var aloneTime = 10 * time.Second
 
 // serveAgain serves, in a goroutine, a request that the kernel sends again. One that is answered is no suspect.
 func (s *Session) serveAgain(d device, req []byte) {
