@@ -29,6 +29,8 @@ const (
 	controlClone
 	controlPolicy
 	controlScrub
+
+	controls = 16 // that there can be
 )
 
 var (
@@ -62,6 +64,9 @@ func (c control) isWriter() bool { return usages[c].usage != "" }
 // controlAttr: a control file is its VM directory's owner's, and of size 0 like the files in /proc.
 func (s *server) controlAttr(n node) (layer.Attr, error) {
 	vm, which := n.control()
+	if which.name() == "" {
+		return layer.Attr{}, errStale
+	}
 	a := s.rootAttr()
 	if vm != 0 {
 		v, err := s.vmOf(n)

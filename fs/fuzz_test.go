@@ -168,8 +168,11 @@ func (z *fuzzStore) feed(t *testing.T, req []byte) {
 
 // takesMuch says whether a request would really take much of the host's disk.
 func takesMuch(req []byte) bool {
+	if len(req) < size[fuse.FallocateIn]() {
+		return false
+	}
 	in := (*fuse.FallocateIn)(unsafe.Pointer(&req[0]))
-	return in.Opcode == opFallocate && len(req) >= size[fuse.FallocateIn]() && in.Length > 16<<20
+	return in.Opcode == opFallocate && in.Length > 16<<20
 }
 
 // seeds are requests of each kind, some that belong together in one piece.
@@ -208,7 +211,7 @@ func (z *fuzzStore) seeds() (seeds [][]byte) {
 		}
 	}
 	all := []node{rootNode, z.vm, z.disk, snapDir, z.snapshot, z.view, controlNode(z.vm.vmID(), controlLog), memoryNode(z.snapshot.snapshotID()),
-		aboutNode(z.snapshot.snapshotID()), fileNode(999), vmNode(999), makeNode(15, 1), 0}
+		aboutNode(z.snapshot.snapshotID()), fileNode(999), vmNode(999), makeNode(15, 1), controlNode(z.vm.vmID(), controls-1), 0}
 	for _, n := range all {
 		add(encode(fuse.GetAttrIn{}, opGetAttr, n, next(), ""), header(opStatfs, n, ""), header(opReadlink, n, ""))
 		opened, fh := open(opOpen, n, 0)

@@ -48,5 +48,5 @@ func (n node) fileID() layer.FileID         { return layer.FileID(n.id()) }
 func (n node) snapshotID() layer.SnapshotID { return layer.SnapshotID(n.id()) }
 func (n node) layerID() layer.LayerID       { return layer.LayerID(n.id()) }
 func (n node) control() (vm layer.VMID, which control) {
-	return layer.VMID(n.id() >> 4), control(n.id() & 15)
+	return layer.VMID(n.id() >> 4), control(n.id() % controls)
 }

@@ -15,6 +15,9 @@ const usagePatience = 300 * time.Millisecond
 // render returns what a fresh handle reads: of control files that take commands, how to write one.
 func (s *server) render(n node) ([]byte, error) {
 	id, which := n.control()
+	if which.name() == "" {
+		return nil, errStale
+	}
 	if which.isWriter() && which != controlPolicy {
 		return []byte(which.usage()), nil
 	}

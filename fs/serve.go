@@ -53,8 +53,11 @@ func isRead(req []byte) bool {
 
 // isWrite says whether it is a WRITE with as many bytes as it says.
 func isWrite(req []byte) bool {
+	if len(req) < writeHeader {
+		return false
+	}
 	in := (*fuse.WriteIn)(unsafe.Pointer(&req[0]))
-	return len(req) >= writeHeader && in.Opcode == opWrite && len(req) == writeHeader+int(in.Size)
+	return in.Opcode == opWrite && len(req) == writeHeader+int(in.Size)
 }
 
 // serveProtocol answers a request through the protocol server.

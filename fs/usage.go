@@ -2,8 +2,9 @@ package fs
 
 // Usage of the control files: what reading one that takes commands gives.
 
-// usages are the control files: the name, and for those that take commands, what to write.
-var usages = [...]struct{ name, usage string }{
+// usages are the control files: the name, and for those that take commands, what to write. A number without a name is of
+// another version.
+var usages = [controls]struct{ name, usage string }{
 	controlCreate: {"create", `create: write one line, then read the answer from the same open file:
   NAME [description=TEXT] [files=FILE,FILE…] [hooks=SCRIPT,SCRIPT…] [memory=true]
 or one JSON object: {"name": "…", "description": "…", "files": ["…"], "hooks": ["…"], "memory": false}
