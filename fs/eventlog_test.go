@@ -111,3 +111,26 @@ func TestNeverENOSYS(t *testing.T) {
 	require.Equal(t, fuse.EIO, statusOf(fmt.Errorf("flush: %w", syscall.ENOSYS)))
 	require.Equal(t, fuse.OK, statusOf(nil))
 }
+
+// FuzzReplay reads whatever an earlier daemon may have left: what is kept are lines of it, and reads back the same.
+func FuzzReplay(f *testing.F) {
+	for _, seed := range []string{
+		"2026-01-02T03:04:05Z create vm=web snapshot=one\n", "2026-01-02T03:04:05Z vm-renamed vm=shop from=web\n",
+		"2026-01-02T03:04:05Z vm-removed vm=\"a b\"\n2026-01-02T03:04:05Z x vm='\n", "2026-01-02T03:04:05Z\n", "no time vm=web\n",
+		"2026-01-02T03:04:05Z vm-renamed vm=web from=web\n2026-01-02T03:04:05Z vm-renamed vm= from=\"\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		log := NewEventLog(nil)
+		log.Replay(text)
+		kept := log.Text("")
+		for line := range strings.Lines(kept) {
+			require.True(t, strings.HasSuffix(line, "\n"))
+			require.Contains(t, text, line)
+		}
+		again := NewEventLog(nil)
+		again.Replay(kept)
+		require.Equal(t, kept, again.Text(""))
+	})
+}

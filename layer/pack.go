@@ -127,8 +127,8 @@ func openPacked(path string, size int64) (imageSource, error) {
 	}
 	if err == nil {
 		var table seekable.SeekTable
-		if table, err = p.SeekTable(); err == nil && table.Size() != uint64(size) {
-			err = errors.New("it is not of the size that was packed")
+		if table, err = p.SeekTable(); err == nil {
+			err = checkFrames(table, size)
 		}
 	}
 	if err != nil {
@@ -136,6 +136,21 @@ func openPacked(path string, size int64) (imageSource, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// checkFrames says whether a table is that of an image of so many bytes. One that was damaged could have frames of any size,
+// for which there would have to be memory.
+func checkFrames(table seekable.SeekTable, size int64) error {
+	const most = frameSize + frameSize/8 // of a frame that did not get smaller
+	wrong := table.Size() != uint64(size) || table.NumFrames() != (size+frameSize-1)/frameSize
+	for id := int64(0); !wrong && id < table.NumFrames(); id++ {
+		e, ok := table.EntryByID(id)
+		wrong = !ok || int64(e.DecompressedSize) != min(frameSize, size-id*frameSize) || e.CompressedSize > most
+	}
+	if wrong {
+		return errors.New("it is not what was packed")
+	}
+	return nil
 }
 
 func (p *packedSource) Close() error {
