@@ -81,10 +81,7 @@ func (m *mount) delete(vm, name string) (out deletion) {
 	read, written := counter(m.s, m.Worker(), "io", "rchar"), counter(m.s, m.Worker(), "io", "write_bytes")
 	began := time.Now()
 	out.returned = m.command(vm, "delete", name)
-	await(m.s, "space to be given back", func() bool {
-		st := m.status()
-		return st.RetiredLayers == 0 && st.ReclaimBytes == 0
-	})
+	m.awaitReclaimed()
 	out.freed = time.Since(began)
 	out.read = counter(m.s, m.Worker(), "io", "rchar") - read
 	out.written = counter(m.s, m.Worker(), "io", "write_bytes") - written

@@ -125,6 +125,18 @@ func refill(s *scope, path string, size int64) {
 	x.release()
 }
 
+// drop removes the disks of a depth, but those that know no snapshots.
+func (d *disks) drop(depth int) {
+	for _, m := range d.mounts {
+		run(d.s, m.program, "destroy", m.path(vmName(depth)), "--yes")
+		m.awaitReclaimed()
+	}
+	if q := d.chains[depth]; q != nil {
+		q.discard()
+		delete(d.chains, depth)
+	}
+}
+
 // targets are the disks of some depths.
 func (d *disks) targets(depths []int) (all []target) {
 	for _, depth := range depths {
@@ -142,7 +154,12 @@ func (d *disks) targets(depths []int) (all []target) {
 			all = append(all, d.flat...)
 		}
 	}
-	return all
+	return d.wanted(all)
+}
+
+// wanted leaves out what the form does without.
+func (d *disks) wanted(all []target) []target {
+	return slices.DeleteFunc(all, func(at target) bool { return !d.form.wants(at) })
 }
 
 // images are the chains as qemu-img bench reads them, with cache=none and, in the full form, through the page cache.
@@ -152,51 +169,35 @@ func (d *disks) images(depths []int) (all []target) {
 		if q == nil {
 			continue
 		}
-		for _, c := range d.caches() {
-			x := newImageBench(d.s, q.top, "qcow2", c.mode, c.aio, d.form.size)
-			all = append(all, target{peer: c.peer, depth: depth, put: x.put})
+		x := newImageBench(d.s, q.top, "qcow2", "none", d.direct.AIO, d.form.size)
+		all = append(all, target{peer: qcow2, depth: depth, put: x.put})
+		if d.form.cached {
+			x := newImageBench(d.s, q.top, "qcow2", "writeback", "threads", d.form.size)
+			all = append(all, target{peer: qcow2Cache, depth: depth, put: x.put})
 		}
 	}
-	return all
+	return d.wanted(all)
 }
 
-// overlays are images over the chains, for qemu-img bench to write to. The daemons that have the chains open must have taken a
-// snapshot: those below it can be shared.
-func (d *disks) overlays(depth int) (all []target) {
+// overlays are an image over a chain, for qemu-img bench to write to. The daemon that has the chain open must take a
+// snapshot for that, as only images that it does not write to can be shared.
+func (d *disks) overlays(depth int) []target {
 	q := d.chains[depth]
-	if q == nil {
+	if q == nil || !d.form.wants(target{peer: qcow2, depth: depth}) {
 		return nil
 	}
 	q.snapshot()
-	base := q.sealed()
-	for _, c := range d.caches() {
-		path := filepath.Join(d.s.temp(), "overlay")
-		x := newImageBench(d.s, func() string { return path }, "qcow2", c.mode, c.aio, d.form.size)
-		snapshot := func() { run(d.s, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path) }
-		snapshot()
-		all = append(all, target{peer: c.peer, depth: depth, put: x.put, snapshot: snapshot,
-			fill: func() { x.bench(load{rw: "write", block: runSize, queue: 16}, int(d.form.size/runSize)) }})
-	}
-	return all
+	base, path := q.sealed(), filepath.Join(d.s.temp(), "overlay")
+	x := newImageBench(d.s, func() string { return path }, "qcow2", "none", d.direct.AIO, d.form.size)
+	snapshot := func() { run(d.s, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path) }
+	snapshot()
+	return []target{{peer: qcow2, depth: depth, put: x.put, snapshot: snapshot,
+		fill: func() { x.bench(load{rw: "write", block: runSize, queue: 16}, int(d.form.size/runSize)) }}}
 }
 
 // writable are the disks of a depth, and images over them.
 func (d *disks) writable(depth int) []target {
 	return append(d.targets([]int{depth}), d.overlays(depth)...)
-}
-
-// qemuCache is a way to run qemu-img bench.
-type qemuCache struct {
-	peer      peer
-	mode, aio string
-}
-
-func (d *disks) caches() []qemuCache {
-	all := []qemuCache{{qcow2, "none", d.direct.AIO}}
-	if d.form.cached {
-		all = append(all, qemuCache{qcow2Cache, "writeback", "threads"})
-	}
-	return all
 }
 
 // calibrate finds the settings with which QEMU reads fastest at random.

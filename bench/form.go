@@ -2,20 +2,27 @@ package main
 
 // Forms of the benchmark: how much of it is done, and for how long.
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // form is how much is done.
 type form struct {
-	name   string
-	size   int64         // of a disk, a power of two
-	rounds int           // of each comparison
-	each   time.Duration // a load on a target, once
-	cached bool          // qemu-img bench through the page cache, too
+	name       string
+	groups     []string       // nil: all
+	size       int64          // of a disk, a power of two
+	rounds     int            // of each comparison
+	each       time.Duration  // a load on a target, once
+	cached     bool           // qemu-img bench through the page cache, too
+	peerDepths map[peer][]int // at which depths a peer is measured; nil, or none for a peer: at all
 
-	depths      []int // how many snapshots the disks that are read have
-	queues      []int // queue depths at depth 0
-	deepQueues  []int // at the others
-	writeDepths []int // those of depths at which disks are written to as well
+	depths          []int // how many snapshots the disks that are read have
+	queues          []int // queue depths at depth 0
+	deepQueues      []int // at the others
+	writeQueues     []int // of writes
+	deepWriteQueues []int // of writes that nothing below shows through, at the other depths than 0
+	writeDepths     []int // those of depths at which disks are written to as well
 
 	dirty     []int64 // unflushed bytes when a snapshot is taken
 	sizes     []int64 // of the disks of which snapshots are taken
@@ -24,31 +31,41 @@ type form struct {
 
 	own         int64 // bytes of the snapshot that is deleted
 	clones      int
-	catalog     int // snapshots of the store that is mounted
-	hosts       int // and VMs of a large one
+	chain       int // snapshots of the store that is compared with a chain of qcow2
+	catalog     int // and of larger ones
+	hosts       int // VMs of the largest
 	scattered   int // blocks written all over a disk of 1 TiB
 	resolveTime time.Duration
 }
 
+// quick is what the goals want, and little more.
 var quick = form{
-	name: "quick", size: 256 * mib, rounds: 3, each: 300 * time.Millisecond,
-	depths: []int{0, 1, 60, 100, 500, 1000}, queues: []int{1, 16}, deepQueues: []int{16}, writeDepths: []int{0},
+	name: "quick", size: 256 * mib, rounds: 3, each: 250 * time.Millisecond,
+	groups:     []string{"resolution", "reads", "writes", "synced", "pauses", "deletes", "clones", "opens", "memory"},
+	peerDepths: map[peer][]int{qsdQcow2: {0, 60, 500}, qcow2: {1, 100}},
+	depths:     []int{0, 1, 60, 100, 500, 1000}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0},
 	dirty: []int64{0}, sizes: []int64{gib, tib}, snapshots: 10, pauseDeep: 60,
-	own: 256 * mib, clones: 20, catalog: 1000, hosts: 5, scattered: 50_000, resolveTime: 50 * time.Millisecond,
+	own: 256 * mib, clones: 10, chain: 100, catalog: 1000, hosts: 4, scattered: 50_000, resolveTime: 10 * time.Millisecond,
 }
 
 var full = form{
-	name: "full", size: 512 * mib, rounds: 5, each: time.Second, cached: true,
+	name: "full", size: 512 * mib, rounds: 3, each: 700 * time.Millisecond, cached: true,
 	depths: []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
-	writeDepths: []int{0, 1, 10, 100, 300, 500, 1000},
-	dirty:       []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
-	own: gib, clones: 100, catalog: 1000, hosts: 50, scattered: 1_000_000, resolveTime: time.Second,
+	writeQueues: []int{1, 4, 16, 64}, deepWriteQueues: []int{1, 16}, writeDepths: []int{0, 1, 10, 100, 300, 500, 1000},
+	dirty: []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
+	own: gib, clones: 100, chain: maxQcow2Depth, catalog: 1000, hosts: 50, scattered: 1_000_000, resolveTime: 200 * time.Millisecond,
 }
 
 // tiny is enough to see that everything works.
 var tiny = form{
 	name: "tiny", size: 4 * mib, rounds: 1, each: 50 * time.Millisecond, cached: true,
-	depths: []int{0, 1, 3}, queues: []int{1, 16}, deepQueues: []int{16}, writeDepths: []int{0, 3},
+	depths: []int{0, 1, 3}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0, 3},
 	dirty: []int64{0, mib}, sizes: []int64{gib, tib}, snapshots: 2, pauseDeep: 3,
-	own: 4 * mib, clones: 3, catalog: 20, hosts: 2, scattered: 1000, resolveTime: time.Millisecond,
+	own: 4 * mib, clones: 3, chain: 10, catalog: 20, hosts: 2, scattered: 1000, resolveTime: time.Millisecond,
+}
+
+// wants says whether a target is to be measured.
+func (f form) wants(at target) bool {
+	depths, ok := f.peerDepths[at.peer]
+	return !ok || slices.Contains(depths, at.depth)
 }

@@ -36,17 +36,21 @@ type group struct {
 	run   func(*bench)
 }
 
+// disksShare is the share of making the disks.
+const disksShare = 30.0
+
+// groups are in the order in which they run: writes come last of those that use the disks, and leave none.
 var groups = []group{
 	{"resolution", "Finding a block's layer", false, 10, []metric{perBlock, allocations}, (*bench).resolution},
 	{"reads", "Reads", true, 40, []metric{iops, throughput}, (*bench).reads},
-	{"writes", "Writes", true, 25, []metric{iops, throughput}, (*bench).writes},
-	{"engines", "Other ways to ask, at depth 0", true, 20, []metric{iops, throughput}, (*bench).engines},
+	{"memory", "Memory", true, 15, []metric{memory}, (*bench).memories},
 	{"synced", "Writes with an fdatasync each", true, 20, []metric{iops}, (*bench).synced},
+	{"engines", "Other ways to ask, at depth 0", true, 20, []metric{iops, throughput}, (*bench).engines},
+	{"writes", "Writes", true, 60, []metric{iops, throughput}, (*bench).writes},
 	{"pauses", "Snapshots, while the guest writes", false, 30, []metric{took, p50, p99, longest}, (*bench).pauses},
 	{"deletes", "Deleting a snapshot amid others", false, 15, []metric{took, freed, bytesRead, bytesWrote}, (*bench).deletes},
 	{"clones", "Clones", false, 5, []metric{took}, (*bench).clones},
 	{"opens", "Opening many snapshots", false, 15, []metric{took, memory}, (*bench).opens},
-	{"memory", "Memory", true, 15, []metric{memory}, (*bench).memories},
 }
 
 // runGroup runs one, and says what went wrong.
@@ -80,11 +84,11 @@ func (b *bench) runAll(all []group, dir string) (problems []error) {
 			}
 		}()
 		if err := b.prepare(s, all); err != nil {
-			return []error{err}
+			problems = append(problems, err)
 		}
 	}
 	for _, g := range all {
-		if g.disks && b.disks.s.Failed() {
+		if g.disks && (b.disks == nil || b.disks.s.Failed()) {
 			continue
 		}
 		if err := b.runGroup(g, dir); err != nil {
@@ -108,7 +112,7 @@ func (b *bench) prepare(s *scope, all []group) error {
 	slices.Sort(depths)
 	depths = slices.Compact(depths)
 	began := time.Now()
-	b.progress.begin("making disks", 30)
+	b.progress.begin("making disks", disksShare)
 	b.progress.plan(len(depths) * (len(b.programs) + 1))
 	s.do(func() { b.disks = makeDisks(s, b.form, b.programs, depths, b.progress.step) })
 	b.progress.done(fmt.Sprintf("%-10s %s", "disks", time.Since(began).Round(100*time.Millisecond)))

@@ -24,31 +24,33 @@ func (b *bench) reads() {
 }
 
 // writes are put on disks just after a snapshot, and on such as were written to all over since. They change where
-// a disk's blocks lie, so depths take their turn one after the other, and none comes back.
+// a disk's blocks lie, and take room, so depths take their turn one after the other, and none comes back.
 func (b *bench) writes() {
 	for _, depth := range b.writeDepths {
 		targets := b.disks.writable(depth)
 		var fresh, settled []comparison
-		for _, rw := range []string{"randwrite", "randrw", "write"} {
-			for _, l := range b.writeLoads(rw) {
-				settled = append(settled, comparison{targets, l})
-				fresh = append(fresh, comparison{snapshotted(targets), l.after()})
-			}
+		for _, l := range writeLoads(b.writeQueues) {
+			fresh = append(fresh, comparison{snapshotted(targets), l.after()})
+		}
+		queues := b.writeQueues
+		if depth > 0 {
+			queues = b.deepWriteQueues
+		}
+		for _, l := range writeLoads(queues) {
+			settled = append(settled, comparison{targets, l})
 		}
 		b.compare(fresh...)
 		b.settle(targets)
 		b.compare(settled...)
+		b.disks.drop(depth)
 	}
 }
 
-func (b *bench) writeLoads(rw string) (all []load) {
-	if rw == "write" {
-		return []load{sequential(rw)}
+func writeLoads(queues []int) (all []load) {
+	for _, queue := range queues {
+		all = append(all, small("randwrite", queue), small("randrw", queue))
 	}
-	for _, queue := range b.queues {
-		all = append(all, small(rw, queue))
-	}
-	return all
+	return append(all, sequential("write"))
 }
 
 // engines are other ways to ask than libaio, at depth 0.
@@ -66,21 +68,18 @@ func (b *bench) engines() {
 	b.compare(append(all, comparison{targets, sequential("write").by("io_uring")})...)
 }
 
-// synced is what a guest's database does: each write is followed by an fdatasync. Files on the host, which know no snapshot, are
-// measured beside the first writes after one all the same.
+// synced is what a guest's database does: each write is followed by an fdatasync. A file on the host, which knows no
+// snapshot, is measured beside the first writes after one all the same.
 func (b *bench) synced() {
-	targets := b.disks.writable(0)
-	b.settle(targets)
-	var all []comparison
-	for _, writers := range []int{1, 8} {
-		l := synced(writers)
-		at := targets
-		if writers > 1 {
-			at = slices.DeleteFunc(slices.Clone(targets), func(at target) bool { return at.peer == qcow2 || at.peer == qcow2Cache })
-		}
-		all = append(all, comparison{at, l}, comparison{at, l.after()})
-	}
-	b.compare(all...)
+	alone := without(b.disks.writable(0), loopback, qsdRaw)
+	many := without(alone, qcow2) // qemu-img has but one writer
+	b.settle(alone)
+	b.compare(comparison{alone, synced(1)}, comparison{alone, synced(1).after()}, comparison{many, synced(8)}, comparison{many, synced(8).after()})
+}
+
+// without leaves out some peers.
+func without(targets []target, who ...peer) []target {
+	return slices.DeleteFunc(slices.Clone(targets), func(at target) bool { return slices.Contains(who, at.peer) })
 }
 
 // settle writes disks all over, so that nothing below their newest layer shows.

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -56,7 +57,7 @@ func parseOptions() (o options, err error) {
 	}
 	isFull := flag.Bool("full", false, "the full form, of up to an hour, instead of the quick one of some 3 minutes")
 	isTiny := flag.Bool("tiny", false, "only as much as shows that everything works")
-	only := flag.String("only", strings.Join(names, ","), "the `GROUPS` to measure")
+	only := flag.String("only", "", "the `GROUPS` to measure, of "+strings.Join(names, ",")+"; else all that are in the form")
 	rounds := flag.Int("rounds", 0, "how many rounds of each comparison, instead of what the form says")
 	flag.StringVar(&o.snapfs, "snapfs", "bin/snapfs", "the `BINARY` to measure")
 	flag.StringVar(&o.other, "against", "", "another `BINARY` of snapfs, to measure in the same run")
@@ -72,14 +73,25 @@ func parseOptions() (o options, err error) {
 	if *rounds > 0 {
 		o.form.rounds = *rounds
 	}
-	for name := range strings.SplitSeq(*only, ",") {
-		i := slices.Index(names, name)
-		if i < 0 {
-			return o, fmt.Errorf("no group %q; there are %s", name, strings.Join(names, ", "))
-		}
-		o.groups = append(o.groups, groups[i])
+	wanted := o.form.groups
+	if *only != "" {
+		wanted = strings.Split(*only, ",")
 	}
-	return o, nil
+	o.groups, err = pick(wanted)
+	return o, err
+}
+
+// pick returns the groups of some names, nil for all, in their own order.
+func pick(names []string) (picked []group, err error) {
+	for _, g := range groups {
+		if names == nil || slices.Contains(names, g.name) {
+			picked = append(picked, g)
+		}
+	}
+	if len(picked) < len(names) {
+		return nil, fmt.Errorf("no such group, or one given twice, in %s", strings.Join(names, ","))
+	}
+	return picked, nil
 }
 
 // programs are the binaries to measure.
@@ -110,8 +122,9 @@ func supervise() int {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
-	signal.Ignore(os.Interrupt) // the child gets it as well, and ends
-	return daemon.Rerun()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return daemon.Rerun(ctx)
 }
 
 // raiseFileLimit lets everything started from here have a chain of 1,000 images open.
@@ -126,11 +139,17 @@ func raiseFileLimit() error {
 
 // run measures, and says what came out.
 func (o options) run(dir string) error {
+	_, err := o.measure(dir)
+	return err
+}
+
+// measure measures, says what came out, and returns it.
+func (o options) measure(dir string) (*results, error) {
 	programs, err := o.programs()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var total float64 = 30
+	total := disksShare
 	for _, g := range o.groups {
 		total += g.share
 	}
@@ -140,5 +159,5 @@ func (o options) run(dir string) error {
 	b.writeSummary(os.Stdout, o.groups)
 	path, err := b.writeReport(o.out, o.groups, began, b.about(dir, time.Since(began)))
 	fmt.Println(path)
-	return errors.Join(append(problems, err)...)
+	return b.results, errors.Join(append(problems, err)...)
 }

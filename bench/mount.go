@@ -103,5 +103,13 @@ func (m *mount) status() (st status) {
 	return st
 }
 
+// awaitReclaimed waits until all space is given back of what was deleted.
+func (m *mount) awaitReclaimed() {
+	await(m.s, "space to be given back", func() bool {
+		st := m.status()
+		return st.RetiredLayers == 0 && st.ReclaimBytes == 0
+	})
+}
+
 // anonymous is how much anonymous memory its processes use, in bytes.
 func (m *mount) anonymous() int64 { return anonymous(m.s, m.Worker(), m.Cmd.Process.Pid) }

@@ -27,7 +27,7 @@ func (h host) String() string {
 // opens mounts stores, and has qemu-storage-daemon open a chain.
 func (b *bench) opens() {
 	b.plan(3 * (1 + len(b.programs)*b.rounds))
-	hosts := []host{{1, min(b.catalog, maxQcow2Depth)}, {1, b.catalog}, {b.hosts, b.catalog}}
+	hosts := []host{{1, b.chain}, {1, b.catalog}, {b.hosts, b.catalog}}
 	for _, h := range hosts {
 		dir := filepath.Join(b.temp(), "store")
 		b.step(fmt.Sprintf("making a store of %s with %d snapshots", h, h.snapshots))

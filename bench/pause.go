@@ -62,14 +62,13 @@ func (b *bench) pauses() {
 
 func (b *bench) pauseCases() (all []pauseCase) {
 	for _, size := range b.sizes {
-		all = append(all, pauseCase{size, 0, 0}, pauseCase{size, 0, b.pauseDeep})
 		for _, dirty := range b.dirty {
-			if dirty > 0 && 2*dirty <= size {
+			if 2*dirty <= size {
 				all = append(all, pauseCase{size, dirty, 0})
 			}
 		}
 	}
-	return all
+	return append(all, pauseCase{b.sizes[len(b.sizes)-1], 0, b.pauseDeep})
 }
 
 // pause takes the snapshots of one case and peer, whose files are gone afterwards.

@@ -24,7 +24,12 @@ func (b *bench) writeReport(dir string, ran []group, began time.Time, about [][]
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, began.Format("2006-01-02-150405")+".md")
+	prefix := began.Format("2006-01-02-150405")
+	path := filepath.Join(dir, prefix+".md")
+	plots, err := writePlots(dir, prefix, b.results)
+	if err != nil {
+		return "", err
+	}
 	f, err := os.Create(path)
 	if err != nil {
 		return "", err
@@ -33,6 +38,9 @@ func (b *bench) writeReport(dir string, ran []group, began time.Time, about [][]
 	fmt.Fprintf(f, "# Benchmark of %s, %s form\n\n", began.Format("2 January 2006, 15:04"), b.name)
 	fmt.Fprint(f, preface+"\n")
 	writeTable(f, []string{"machine", ""}, about)
+	for _, name := range plots {
+		fmt.Fprintf(f, "\n![%[1]s](%[1]s.svg)\n", name)
+	}
 	b.writeSummary(f, ran)
 	writeFigures(f, b.results)
 	return path, f.Close()

@@ -25,9 +25,11 @@ func main() {
 }
 
 func serve(dir, mountpoint string) error {
-	root := &fs.LoopbackRoot{Path: dir, NewNode: newNode}
-	root.RootNode = newNode(root, nil, "", nil)
-	server, err := fs.Mount(mountpoint, root.RootNode, &fs.Options{MountOptions: fuse.MountOptions{
+	root, err := fs.NewLoopbackRoot(dir)
+	if err != nil {
+		return err
+	}
+	server, err := fs.Mount(mountpoint, &node{root.(*fs.LoopbackNode)}, &fs.Options{MountOptions: fuse.MountOptions{
 		DirectMount: true, MaxWrite: 1 << 20, ExtraCapabilities: fuse.CAP_ASYNC_DIO,
 	}})
 	if err != nil {
@@ -38,10 +40,10 @@ func serve(dir, mountpoint string) error {
 }
 
 // node is go-fuse's own, but for files, which lie in the host's page cache whatever flags they are opened with.
-type node struct{ fs.LoopbackNode }
+type node struct{ *fs.LoopbackNode }
 
-func newNode(root *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-	return &node{fs.LoopbackNode{RootData: root}}
+func (n *node) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{child.(*fs.LoopbackNode)}
 }
 
 func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
@@ -61,7 +63,8 @@ type file struct {
 }
 
 var (
-	_ fs.FileReader  = (*file)(nil)
-	_ fs.FileWriter  = (*file)(nil)
-	_ fs.FileFsyncer = (*file)(nil)
+	_ fs.NodeWrapChilder = (*node)(nil)
+	_ fs.FileReader      = (*file)(nil)
+	_ fs.FileWriter      = (*file)(nil)
+	_ fs.FileFsyncer     = (*file)(nil)
 )

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ const privateMounts = "SNAPFS_PRIVATE_MOUNTS"
 // own, after prepare: whatever is left mounted, or in use by a loop device, goes when it ends.
 func Main(m *testing.M, prepare func() error) {
 	if !Private() {
-		os.Exit(Rerun())
+		os.Exit(Rerun(context.Background()))
 	}
 	if err := errors.Join(DropCopies(), findBinary(), prepare()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -36,9 +37,10 @@ func Main(m *testing.M, prepare func() error) {
 // Private says whether this is the child that Rerun started.
 func Private() bool { return os.Getenv(privateMounts) != "" }
 
-// Rerun starts this program again as a child, in a mount namespace of its own, and returns its exit status.
-func Rerun() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+// Rerun starts this program again as a child, in a mount namespace of its own, and returns its exit status. The child is
+// killed when the context ends.
+func Rerun(ctx context.Context) int {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), privateMounts+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
