@@ -69,8 +69,8 @@ type fuzzStore struct {
 	dir   string
 	store *layer.Store
 	*playedKernel
-	used                             int
-	vm, disk, snapshot, view, extent node
+	used                     int
+	vm, disk, snapshot, view node
 }
 
 func newFuzzStore(t testing.TB) *fuzzStore {
