@@ -28,15 +28,11 @@ func crashed(err error) bool {
 	return status.Exited() && status.ExitStatus() == panicExit || status.Signaled() && slices.Contains(faults, status.Signal())
 }
 
-// howEnded says it in words, with how many requests ran.
+// howEnded says it in words, with how many requests were under way.
 func howEnded(err error, running int) string {
 	text := oneLine(err.Error())
 	if !crashed(err) {
 		return text
 	}
-	text = "panic or fault (" + text + ")"
-	if running > 0 {
-		text += fmt.Sprintf(" while %d requests ran", running)
-	}
-	return text
+	return fmt.Sprintf("panic or fault (%s), requests under way: %d", text, running)
 }

@@ -142,7 +142,7 @@ func TestPoisonousWrite(t *testing.T) {
 	log := done(t, "log", point)
 	require.Equal(t, 3, strings.Count(log, "request-refused"), log)
 	require.Contains(t, done(t, "log", bad), "request-refused vm=bad file=root.img op=WRITE errno=EIO")
-	require.Contains(t, log, "panic or fault (exit status 2) while ")
+	require.Contains(t, log, "panic or fault (exit status 2), requests under way: ")
 	require.Contains(t, readLog(t, store), "WRITE of /bad/root.img")
 }
 
@@ -208,12 +208,12 @@ func killLoop(t *testing.T, point string, sig syscall.Signal, times int) {
 // Workers that are killed from outside make nobody guilty: not by SIGKILL, and not by a fault's signal either, which
 // suspects run alone after.
 func TestInnocentRequests(t *testing.T) {
-	for _, sig := range []syscall.Signal{unix.SIGSEGV, unix.SIGKILL, unix.SIGABRT} {
+	for sig, times := range map[syscall.Signal]int{unix.SIGSEGV: 30, unix.SIGKILL: 10} {
 		t.Run(unix.SignalName(sig), func(t *testing.T) {
 			store, point := newMount(t)
 			web, db := newVM(t, point, "web", ""), newVM(t, point, "db", "")
 			stop := verifying(t, filepath.Join(web, "fio.img"), filepath.Join(db, "fio.img"))
-			killLoop(t, point, sig, 30)
+			killLoop(t, point, sig, times)
 			stop()
 			require.NotContains(t, done(t, "log", point), "request-refused")
 			alone := strings.Count(readLog(t, store), "runs alone")
@@ -296,4 +296,23 @@ func TestCommandUnderSuspicion(t *testing.T) {
 	text, err := os.ReadFile(count)
 	require.NoError(t, err)
 	require.Len(t, text, 2)
+}
+
+// Which ends of a worker may be a request's doing.
+func TestHowWorkersEnd(t *testing.T) {
+	for script, want := range map[string]string{
+		"exit 2":        "panic or fault (exit status 2), requests under way: 3",
+		"exit 1":        "exit status 1",
+		"kill -9 $$":    "signal: killed",
+		"kill -15 $$":   "signal: terminated",
+		"kill -SEGV $$": "panic or fault (signal: segmentation fault), requests under way: 3",
+		"kill -BUS $$":  "panic or fault (signal: bus error), requests under way: 3",
+		"kill -ABRT $$": "panic or fault (signal: aborted), requests under way: 3",
+	} {
+		err := exec.Command("sh", "-c", "ulimit -c 0; "+script).Run()
+		require.Equal(t, want, howEnded(err, 3))
+		require.Equal(t, strings.HasPrefix(want, "panic"), crashed(err))
+	}
+	require.False(t, crashed(nil))
+	require.False(t, crashed(refusedBy("the store is in use")))
 }
