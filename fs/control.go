@@ -120,13 +120,17 @@ func (s *server) controlHandle(n node, fh uint64) (*controlFile, error) {
 	if c := s.controls.get(fh); c != nil {
 		return c, nil
 	}
-	by, ok := s.store.Session().TextOpener(layer.Handle(fh))
+	session := s.store.Session()
+	by, ok := session.TextOpener(layer.Handle(fh))
 	if !ok {
 		return nil, errStale
 	}
-	text, err := s.recallText(n, fh)
-	if err != nil {
-		return nil, err
+	text, kept := session.Text(layer.Handle(fh))
+	if !kept {
+		var err error
+		if text, err = s.recallText(n, fh); err != nil {
+			return nil, err
+		}
 	}
 	c := &controlFile{by: by, text: text, recalled: true}
 	s.controls.put(fh, c)
@@ -151,6 +155,9 @@ func (s *server) readControl(n node, in *fuse.ReadIn, p []byte) (int, error) {
 	}
 	start := c.pos
 	c.pos += copy(p, c.text[c.pos:])
+	if start == 0 && c.pos < len(c.text) { // before this read is answered
+		session.KeepText(h, c.text)
+	}
 	session.SetTextRead(h, layer.TextRead{Request: request, Start: start, End: c.pos, Last: c.pos == len(c.text)})
 	return c.pos - start, nil
 }
@@ -166,7 +173,9 @@ func (s *server) writeControl(n node, in *fuse.WriteIn, line []byte) error {
 	defer c.mu.Unlock()
 	c.text, err = s.run(n, in, line, in.Uid == 0 && c.by == 0)
 	c.pos, c.recalled = 0, false
-	s.store.Session().SetTextRead(layer.Handle(in.Fh), layer.TextRead{})
+	session, h := s.store.Session(), layer.Handle(in.Fh)
+	session.SetTextRead(h, layer.TextRead{})
+	session.DropText(h)
 	return err
 }
 

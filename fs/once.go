@@ -62,7 +62,7 @@ func (s *server) recallCommand(vm *layer.VM, which control, done layer.Outcome) 
 	return marshal(answer), s.noteCommand(vm.Name(), which, nil, c.attrs()...)
 }
 
-// recallText is what a handle reads that an earlier worker opened: the answer to the last command that came through it,
+// recallText is what a handle reads that an earlier worker opened and nobody has begun to read: the answer to the last command that came through it,
 // if one was done, else what it would read if it were opened now.
 func (s *server) recallText(n node, fh uint64) ([]byte, error) {
 	_, which := n.control()

@@ -179,11 +179,56 @@ func TestReadOn(t *testing.T) {
 	require.ErrorIs(t, err, errStale)
 }
 
+// What is read in pieces is of one moment, whoever gives it: the rest is that of the text which has been begun.
+func TestReadOfOneMoment(t *testing.T) {
+	r := newRelay(t)
+	web, err := r.store.CreateVM("web", 0o755, 0, 0)
+	require.NoError(t, err)
+	names := func(text string) (names []string) {
+		var all []layer.SnapshotInfo
+		require.NoError(t, json.Unmarshal([]byte(text), &all), "%s", text)
+		for _, s := range all {
+			names = append(names, s.Name)
+		}
+		return names
+	}
+	list, create := r.find(snapDirNode(web.ID()), "list"), r.find(snapDirNode(web.ID()), "create")
+	fh, command := r.open(create), r.open(create)
+	for _, name := range []string{"one", "second", "the-third"} {
+		r.id += 2
+		in := &fuse.WriteIn{InHeader: fuse.InHeader{Unique: r.id, NodeId: uint64(create)}, Fh: fh}
+		if name == "one" {
+			require.NoError(t, r.now.write(in, []byte(name), true))
+			continue
+		}
+		begun := r.openWith(list, syscall.O_RDONLY)
+		part := r.read(list, begun, r.id+2, 50)
+		r.id += 2
+		require.NoError(t, r.now.write(in, []byte(name), true))
+		require.NotContains(t, names(part+r.readInTurn(list, begun)), name)
+		r.now.Release(nil, &fuse.ReleaseIn{InHeader: fuse.InHeader{NodeId: uint64(list)}, Fh: begun})
+		_, kept := r.store.Session().Text(layer.Handle(begun))
+		require.False(t, kept)
+	}
+	// A command's answer takes the place of what was being read.
+	require.Len(t, r.read(create, command, r.id+2, 9), 9)
+	r.id += 4
+	in := &fuse.WriteIn{InHeader: fuse.InHeader{Unique: r.id, NodeId: uint64(create)}, Fh: command}
+	require.NoError(t, r.now.write(in, []byte("fourth"), true))
+	require.Contains(t, r.readInTurn(create, command), `"fourth"`)
+}
+
 func (r *relay) open(n node) (fh uint64) {
+	r.Helper()
+	return r.openWith(n, syscall.O_RDWR)
+}
+
+func (r *relay) openWith(n node, flags uint32) (fh uint64) {
 	r.Helper()
 	r.id += 2
 	var out fuse.OpenOut
-	require.Equal(r, fuse.OK, r.now.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{Unique: r.id, NodeId: uint64(n)}, Flags: 2}, &out))
+	in := &fuse.OpenIn{InHeader: fuse.InHeader{Unique: r.id, NodeId: uint64(n)}, Flags: flags}
+	require.Equal(r, fuse.OK, r.now.Open(nil, in, &out))
 	return out.Fh
 }
 

@@ -8,6 +8,7 @@ package layer
 //	suspects      which of them it may die of: see suspects.go
 //	open table    who has which file open
 //	failed heads  no flush of which may succeed any more
+//	texts         what is being read of control files: see sessiontext.go
 //	rings         for each VM, a log of what the index does not know yet: see sessionlog.go
 //
 // Its layout is one process's business, or that of two of the same version: it never reaches a disk.
@@ -25,7 +26,7 @@ import (
 )
 
 const (
-	sessionMagic   = 0x736e617066730001 // "snapfs" and the layout's version
+	sessionMagic   = 0x736e617066730002 // "snapfs" and the layout's version
 	sessionHeader  = 64 << 10
 	maxInit        = 4 << 10
 	maxOpens       = 1 << 16
@@ -35,8 +36,10 @@ const (
 	ringBytes      = ringRecords * recordBytes
 	offOpens       = sessionHeader
 	offFailed      = offOpens + maxOpens*int(unsafe.Sizeof(openSlot{}))
-	offRings       = offFailed + maxFailed*8
-	offRecords     = (offRings + maxRings*int(unsafe.Sizeof(ringSlot{})) + 4095) &^ 4095
+	offTexts       = offFailed + maxFailed*8
+	offRings       = offTexts + maxTexts*int(unsafe.Sizeof(textSlot{}))
+	offTextBytes   = (offRings + maxRings*int(unsafe.Sizeof(ringSlot{})) + 4095) &^ 4095
+	offRecords     = offTextBytes + maxTexts*textBytes
 	sessionSize    = offRecords + maxRings*ringBytes // of addresses; memory is taken as it is touched
 	sessionMapping = unix.PROT_READ | unix.PROT_WRITE
 )
@@ -48,6 +51,7 @@ type Session struct {
 	header *sessionHead
 	opens  *[maxOpens]openSlot
 	failed *[maxFailed]atomic.Uint64
+	texts  *[maxTexts]textSlot // guarded by mu
 	rings  *[maxRings]ringSlot
 
 	running   *runningTable
@@ -118,6 +122,7 @@ func AdoptSession(fd int) (*Session, error) {
 		fd: fd, mem: mem, header: (*sessionHead)(unsafe.Pointer(&mem[0])),
 		opens:    (*[maxOpens]openSlot)(unsafe.Pointer(&mem[offOpens])),
 		failed:   (*[maxFailed]atomic.Uint64)(unsafe.Pointer(&mem[offFailed])),
+		texts:    (*[maxTexts]textSlot)(unsafe.Pointer(&mem[offTexts])),
 		rings:    (*[maxRings]ringSlot)(unsafe.Pointer(&mem[offRings])),
 		running:  (*runningTable)(unsafe.Pointer(&mem[offRunning])),
 		suspects: (*[maxSuspects]suspect)(unsafe.Pointer(&mem[offSuspects])),

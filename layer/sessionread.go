@@ -40,8 +40,11 @@ func (s *Session) OpenText(h Handle, uid uint32) error {
 	return s.opened(h, 0, openText|uint64(uid)<<openUID)
 }
 
-// CloseText takes a handle out.
-func (s *Session) CloseText(h Handle) { s.closed(h) }
+// CloseText takes a handle out, and its text.
+func (s *Session) CloseText(h Handle) {
+	s.DropText(h)
+	s.closed(h)
+}
 
 // TextOpener says who opened a handle, if it is in the table.
 func (s *Session) TextOpener(h Handle) (uid uint32, ok bool) {

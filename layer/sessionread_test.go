@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,4 +39,29 @@ func TestTextPosition(t *testing.T) {
 	session.CloseText(h)
 	_, known = session.TextOpener(h)
 	require.False(t, known)
+}
+
+// A text is kept until it is dropped or another one takes its place, for so many handles, if it is not too long.
+func TestTextKept(t *testing.T) {
+	session, err := NewSession()
+	require.NoError(t, err)
+	keep := func(h Handle, text string) string {
+		session.KeepText(h, []byte(text))
+		kept, _ := session.Text(h)
+		return string(kept)
+	}
+	for h := range Handle(maxTexts) {
+		require.Equal(t, "long", keep(2+2*h, "long"))
+		require.Equal(t, "text", keep(2+2*h, "text"))
+	}
+	require.Empty(t, keep(2+2*maxTexts, "one too many"))
+	session.DropText(4)
+	_, kept := session.Text(4)
+	require.False(t, kept)
+	require.Empty(t, keep(4, strings.Repeat("x", textBytes+1)))
+	require.Equal(t, strings.Repeat("x", textBytes), keep(2+2*maxTexts, strings.Repeat("x", textBytes)))
+	require.Equal(t, "text", keep(6, "text"))
+	session.CloseText(2)
+	_, kept = session.Text(2)
+	require.False(t, kept)
 }
