@@ -5,6 +5,8 @@ package layer
 import (
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/snapfs/snapfs/blockmap"
 )
 
@@ -15,6 +17,8 @@ import (
 //	wait for the epochs, close, unlink         crash: the same
 //	sync layers/                               crash: the same
 //	drop the record of it
+//
+// All but the first step is for many layers together: see settle.
 func (r *reclaimer) leaveIfEmpty(l *layer) error {
 	s := r.store
 	if left, err := r.touched(l, 0); err != nil || len(left) > 0 || r.isLive(l) {
@@ -34,15 +38,29 @@ func (r *reclaimer) leaveIfEmpty(l *layer) error {
 	jobs := d.mergesLocked(s.tree)
 	s.tree.Unlock()
 	r.add(jobs...)
-	if !l.hasFile.Load() {
-		return nil
+	if l.hasFile.Load() {
+		r.left = append(r.left, l)
 	}
+	return nil
+}
+
+// unlinksAtOnce are under way at the same time: to free a file of many extents takes a file system a while, most of
+// which it waits, for a discard of each if it is mounted so.
+const unlinksAtOnce = 16
+
+// removeFiles removes the data files of layers that left, and makes that durable.
+func (r *reclaimer) removeFiles(left []*layer) error {
+	s := r.store
 	s.epochs.wait()
-	if err := s.data.unlink(l); err != nil {
+	var g errgroup.Group
+	g.SetLimit(unlinksAtOnce)
+	for _, l := range left {
+		g.Go(func() error { return s.data.unlink(l) })
+	}
+	if err := g.Wait(); err != nil {
 		return err
 	}
-	r.left = append(r.left, l)
-	return nil
+	return s.data.syncDir()
 }
 
 // departure is how the tree changes when a layer leaves.

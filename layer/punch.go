@@ -132,17 +132,17 @@ func (r *reclaimer) punchBlocks(l *layer, p punch) (blockmap.Bitmap, error) {
 	return punched, nil
 }
 
-// settleAtOnce is how many holes and removed files are made durable together: each costs a sync.
+// settleAtOnce is how many holes are made durable, and files removed, together.
 const settleAtOnce = 64
 
-// settle makes holes and removed files durable, and drops the records that would have a start make them again.
+// settle makes holes durable, removes files, and drops the records that would have a start make them again.
 func (r *reclaimer) settle() error {
 	s, punched, left := r.store, r.punched, r.left
 	if err := r.syncHoles(punched); err != nil {
 		return err
 	}
 	if len(left) > 0 {
-		if err := s.data.syncDir(); err != nil {
+		if err := r.removeFiles(left); err != nil {
 			return err
 		}
 	}

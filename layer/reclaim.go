@@ -63,9 +63,7 @@ func (r *reclaimer) resume(c *catalog) {
 		r.add(job{layer: l, region: p.region, punch: true})
 	}
 	for _, id := range c.unlinks {
-		if err := s.data.unlinkID(id); err == nil {
-			r.left = append(r.left, &layer{id: id})
-		}
+		r.left = append(r.left, &layer{id: id})
 	}
 }
 

@@ -25,7 +25,7 @@ type reclaimer struct {
 	pending atomic.Int64 // bytes of data known to be dead, not given back yet
 
 	punched []punch     // by run alone: holes to be synced, with what of their records they settle
-	left    []*layer    // by run alone: layers whose files were removed, of which records are left
+	left    []*layer    // by run alone: layers that left, with files to remove
 	failed  map[job]int // by run alone: jobs that failed, and how often
 
 	mu      sync.Mutex // guards what follows
