@@ -20,28 +20,43 @@ import (
 //
 // All but the first step is for many layers together: see settle.
 func (r *reclaimer) leaveIfEmpty(l *layer) error {
-	s := r.store
 	if left, err := r.touched(l, 0); err != nil || len(left) > 0 || r.isLive(l) {
 		return err
 	}
-	s.tree.RLock()
-	d := s.tree.departureLocked(l)
-	s.tree.RUnlock()
+	d := r.departure(l)
+	if d == nil {
+		return nil
+	}
+	if err := r.store.updateFreeing(d.commit); err != nil {
+		return err
+	}
+	r.show(d)
+	return nil
+}
+
+// departure is how a retired layer would leave; nil if it may not yet.
+func (r *reclaimer) departure(l *layer) *departure {
+	t := r.store.tree
+	t.RLock()
+	defer t.RUnlock()
+	d := t.departureLocked(l)
 	if slices.ContainsFunc(d.grown, func(n *lineage) bool { return n.into }) {
 		return nil // it is what a merge goes by, and leaves after that
 	}
-	if err := s.updateFreeing(d.commit); err != nil {
-		return err
-	}
-	s.tree.Lock()
-	d.showLocked(s.tree)
-	jobs := d.mergesLocked(s.tree)
-	s.tree.Unlock()
+	return d
+}
+
+// show has a layer be gone that has left the catalog.
+func (r *reclaimer) show(d *departure) {
+	t := r.store.tree
+	t.Lock()
+	d.showLocked(t)
+	jobs := d.mergesLocked(t)
+	t.Unlock()
 	r.add(jobs...)
-	if l.hasFile.Load() {
-		r.left = append(r.left, l)
+	if d.layer.hasFile.Load() {
+		r.left = append(r.left, d.layer)
 	}
-	return nil
 }
 
 // unlinksAtOnce are under way at the same time: to free a file of many extents takes a file system a while, most of

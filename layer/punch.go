@@ -72,26 +72,41 @@ func putPunch(tx *blockmap.Tx, id LayerID, region uint64, blocks *blockmap.Bitma
 	return int64(p.blocks.Count() - before), setPunch(tx, p)
 }
 
-// punch gives back blocks of a layer that the index has let go of. In a head, they may have been written again since.
-func (r *reclaimer) punch(l *layer, region uint64) error {
-	if r.store.tree.layer(l.id) != l {
-		return nil // it left, and its file with it
+// punchAll gives back blocks of layers that the index has let go of. In a head, they may have been written again since.
+// Requests that may be reading them are waited for once for all.
+func (r *reclaimer) punchAll(jobs []job) {
+	var found []punch
+	for _, j := range jobs {
+		p, err := r.toPunch(j)
+		if err == nil && !p.blocks.Empty() {
+			found = append(found, p)
+			continue
+		}
+		r.ended(j, err)
 	}
-	var p punch
-	err := r.store.index.View(func(tx *blockmap.Tx) (err error) {
-		p, err = getPunch(tx, l.id, region)
+	if len(found) > 0 {
+		r.store.epochs.wait()
+	}
+	for _, p := range found {
+		punched, err := r.punchBlocks(p.of, p)
+		if err == nil {
+			r.punched = append(r.punched, punch{layer: p.layer, region: p.region, blocks: punched, of: p.of})
+		}
+		r.ended(job{layer: p.of, region: p.region, punch: true}, err)
+	}
+}
+
+// toPunch reads what is to be punched in a region of a layer: nothing if that left, and its file with it.
+func (r *reclaimer) toPunch(j job) (p punch, err error) {
+	if r.store.tree.layer(j.layer.id) != j.layer {
+		return p, nil
+	}
+	err = r.store.index.View(func(tx *blockmap.Tx) (err error) {
+		p, err = getPunch(tx, j.layer.id, j.region)
 		return err
 	})
-	if err != nil || p.blocks.Empty() {
-		return err
-	}
-	r.store.epochs.wait()
-	punched, err := r.punchBlocks(l, p)
-	if err != nil {
-		return err
-	}
-	r.punched = append(r.punched, punch{layer: l.id, region: region, blocks: punched, of: l})
-	return nil
+	p.of = j.layer
+	return p, err
 }
 
 // punchBlocks punches those that hold no data now, and returns them. Their lock keeps a head from writing one

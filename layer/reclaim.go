@@ -13,15 +13,13 @@ func (r *reclaimer) do(j job) error {
 	switch {
 	case j.merge != nil:
 		return r.merge(j.merge)
-	case j.punch:
-		return r.punch(j.layer, j.region)
 	case j.whole:
 		return r.wholeLayer(j.layer)
 	}
 	if r.isLive(j.layer) {
 		return nil
 	}
-	if err := r.regions(j.layer, []uint64{j.region}); err != nil {
+	if gone, err := r.regions(j.layer, []uint64{j.region}); gone || err != nil {
 		return err
 	}
 	return r.leaveIfEmpty(j.layer)
@@ -141,7 +139,7 @@ func (r *reclaimer) wholeLayer(l *layer) error {
 		if len(regions) == 0 {
 			return r.leaveIfEmpty(l)
 		}
-		if err := r.regions(l, regions); err != nil {
+		if gone, err := r.regions(l, regions); gone || err != nil {
 			return err
 		}
 		next = regions[len(regions)-1] + 1
@@ -157,47 +155,71 @@ func (r *reclaimer) touched(l *layer, first uint64) (regions []uint64, err error
 	return regions, err
 }
 
-// regions clears what is dead in some regions of a retired layer, and punches it out.
-func (r *reclaimer) regions(l *layer, regions []uint64) error {
+// regions clears what is dead in some regions of a retired layer, and has it punched out. If nothing is left of the layer
+// it leaves with that, and there is nothing to punch: its file goes.
+func (r *reclaimer) regions(l *layer, regions []uint64) (gone bool, err error) {
 	idle, err := r.idleZeros(l, regions)
 	if err != nil {
-		return err
+		return false, err
 	}
-	var blocks, recorded int64
-	err = r.store.updateFreeing(func(tx *blockmap.Tx) error {
-		blocks, recorded = 0, 0
-		for i, region := range regions {
-			dead, err := r.clearDead(tx, l, region, &idle[i])
-			if err != nil {
-				return err
-			}
-			if dead.Empty() {
-				continue
-			}
-			added, err := putPunch(tx, l.id, region, &dead)
-			if err != nil {
-				return err
-			}
-			blocks += int64(dead.Count())
-			recorded += added
-		}
-		if blocks == 0 {
-			return nil
-		}
-		return editIfThere(tx, catalogKey(tableLayer, l.id), func(rec *layerRecord) { rec.Blocks -= blocks })
+	d := r.departure(l)
+	var c cleared
+	err = r.store.updateFreeing(func(tx *blockmap.Tx) (err error) {
+		c, err = r.clearRegions(tx, l, regions, idle, d)
+		return err
 	})
-	if err != nil {
-		return err
+	switch {
+	case err != nil || c.blocks == 0 && !c.gone:
+		return false, err
+	case c.gone:
+		r.show(d)
+		return true, nil
 	}
-	if blocks == 0 {
-		return nil
-	}
-	l.blocks.Add(-blocks)
-	r.pending.Add(recorded * blockSize)
+	l.blocks.Add(-c.blocks)
+	r.pending.Add(c.recorded * blockSize)
 	for _, region := range regions {
 		r.add(job{layer: l, region: region, punch: true})
 	}
-	return nil
+	return false, nil
+}
+
+// cleared is what a transaction has cleared of a layer.
+type cleared struct {
+	blocks   int64 // dead ones that held data
+	recorded int64 // those of them that were not to be punched before
+	gone     bool  // nothing is left, and the layer has left
+}
+
+// clearRegions does so in a transaction. Without a departure, the layer stays.
+func (r *reclaimer) clearRegions(tx *blockmap.Tx, l *layer, regions []uint64, idle []blockmap.Bitmap, d *departure) (c cleared, err error) {
+	dead := make([]blockmap.Bitmap, len(regions))
+	for i, region := range regions {
+		if dead[i], err = r.clearDead(tx, l, region, &idle[i]); err != nil {
+			return c, err
+		}
+		c.blocks += int64(dead[i].Count())
+	}
+	left, err := touchedFrom(tx, l, 0, 1)
+	if err != nil {
+		return c, err
+	}
+	if c.gone = len(left) == 0 && d != nil; c.gone {
+		return c, d.commit(tx)
+	}
+	for i, region := range regions {
+		if dead[i].Empty() {
+			continue
+		}
+		added, err := putPunch(tx, l.id, region, &dead[i])
+		if err != nil {
+			return c, err
+		}
+		c.recorded += added
+	}
+	if c.blocks == 0 {
+		return c, nil
+	}
+	return c, editIfThere(tx, catalogKey(tableLayer, l.id), func(rec *layerRecord) { rec.Blocks -= c.blocks })
 }
 
 // clearDead clears the bits of dead blocks, and returns those of them that held data.

@@ -91,25 +91,31 @@ func (r *reclaimer) stopped() bool {
 func (r *reclaimer) run() {
 	defer close(r.done)
 	for {
-		j, ok := r.next()
-		var err error
+		jobs, ok := r.next()
+		unsettled := len(r.punched) + len(r.left)
 		switch {
-		case ok && len(r.punched)+len(r.left) < settleAtOnce:
-			err = r.do(j)
-		case len(r.punched)+len(r.left) > 0:
-			if ok {
-				r.add(j)
-			}
-			j, err = job{}, r.settle()
+		case ok && unsettled >= settleAtOnce:
+			r.add(jobs...)
+			r.ended(job{}, r.settle())
+		case ok && jobs[0].punch:
+			r.punchAll(jobs)
+		case ok:
+			r.ended(jobs[0], r.do(jobs[0]))
+		case unsettled > 0:
+			r.ended(job{}, r.settle())
 		default:
 			return
 		}
-		if err == nil {
-			delete(r.failed, j)
-			continue
-		}
-		r.tryAgain(j, err)
 	}
+}
+
+// ended follows a job, of which err came. The zero job is settling.
+func (r *reclaimer) ended(j job, err error) {
+	if err != nil {
+		r.tryAgain(j, err)
+		return
+	}
+	delete(r.failed, j)
 }
 
 // maxTries of a job that fails by anything but a full disk; a start tries again.
@@ -118,7 +124,7 @@ const maxTries = 3
 // retryEvery is how long a job that failed waits; tests don't have that long.
 var retryEvery = time.Second
 
-// tryAgain queues a job that failed once more, and waits a little. The zero job is settling.
+// tryAgain queues a job that failed once more, and waits a little.
 func (r *reclaimer) tryAgain(j job, err error) {
 	if r.failed == nil {
 		r.failed = make(map[job]int)
@@ -142,9 +148,9 @@ func (r *reclaimer) tryAgain(j job, err error) {
 	}
 }
 
-// next takes a job off the queue, and waits for one unless something is to be settled first. ok is false if there is
-// none, or the reclaimer closes.
-func (r *reclaimer) next() (j job, ok bool) {
+// next takes a job off the queue, or several holes to punch, and waits for one unless something is to be settled first. ok
+// is false if there is none, or the reclaimer closes.
+func (r *reclaimer) next() (jobs []job, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(r.queue) == 0 && !r.closed && len(r.punched)+len(r.left) == 0 {
@@ -152,10 +158,15 @@ func (r *reclaimer) next() (j job, ok bool) {
 		r.wake.Wait()
 	}
 	if r.closed || len(r.queue) == 0 {
-		return job{}, false
+		return nil, false
 	}
-	j = r.queue[0]
-	r.queue = r.queue[1:]
-	delete(r.queued, j)
-	return j, true
+	n := 1
+	for r.queue[0].punch && n < min(len(r.queue), settleAtOnce) && r.queue[n].punch {
+		n++
+	}
+	jobs, r.queue = r.queue[:n:n], r.queue[n:]
+	for _, j := range jobs {
+		delete(r.queued, j)
+	}
+	return jobs, true
 }
