@@ -98,12 +98,13 @@ func writeTable[T any](w io.Writer, columns []column[T], rows []T, bare bool) er
 		}
 		lines = append(lines, line)
 	}
+	widths := widest(lines)
 	var b strings.Builder
 	for _, line := range lines {
 		if bare {
 			b.WriteString(strings.Join(line, "\t"))
 		} else {
-			b.WriteString(alignLine(line, columns, lines))
+			b.WriteString(alignLine(line, columns, widths))
 		}
 		b.WriteByte('\n')
 	}
@@ -111,15 +112,25 @@ func writeTable[T any](w io.Writer, columns []column[T], rows []T, bare bool) er
 	return err
 }
 
-// alignLine pads the cells of a line to the widest of their columns.
-func alignLine[T any](line []string, columns []column[T], lines [][]string) string {
+// widest is the width of each column.
+func widest(lines [][]string) []int {
+	var widths []int
+	for _, line := range lines {
+		for i, cell := range line {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], uniseg.StringWidth(cell))
+		}
+	}
+	return widths
+}
+
+// alignLine pads the cells of a line to the widths of their columns.
+func alignLine[T any](line []string, columns []column[T], widths []int) string {
 	var b strings.Builder
 	for i, cell := range line {
-		width := 0
-		for _, other := range lines {
-			width = max(width, uniseg.StringWidth(other[i]))
-		}
-		padding := strings.Repeat(" ", width-uniseg.StringWidth(cell))
+		padding := strings.Repeat(" ", widths[i]-uniseg.StringWidth(cell))
 		if i > 0 {
 			b.WriteString("  ")
 		}
