@@ -55,14 +55,23 @@ demo: deps build
 bench: deps build
 	$(GO) run ./bench $(if $(FULL),-full) $(BENCH)
 
-# Random operations with kills and remounts, with killed workers, and with power that fails at points of a log of the
-# device's writes, for as long as one has patience.
-STEPS ?= 20000
-KILLS ?= 500
-POINTS ?= 200
+# The load that all of it is built for, in full; `make integration` has a short form of each. About an hour, of which:
+#   TestSoak               10 minutes: 8 VMs that write and verify, with a snapshot of each a second, and workers killed
+#   TestKillsUnderLargeIO  6 minutes, and TestOnce 5: KILLS workers killed
+#   TestFleet…, TestBusyIndex   5 minutes: FLEET VMs, FLEET snapshots, RECORDS records in the index. Here, and nowhere else, time
+#                          and memory have limits, so that the machine should do nothing else
+#   TestRandom…            STEPS random operations, with kills, remounts and power losses
+#   TestPowerReplay…       the power fails at POINTS points of a log of the device's writes, on each file system
+SOAK    ?= 10m
+KILLS   ?= 2000
+FLEET   ?= 1000
+RECORDS ?= 1000000
+STEPS   ?= 20000
+POINTS  ?= 200
 soak: deps build
-	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h -run='TestRandom|TestOnce$$|TestPowerReplay' ./integration \
-	    -steps=$(STEPS) -seed=0 -kills=$(KILLS) -points=$(POINTS)
+	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h ./integration \
+	    -run='TestSoak$$|TestKillsUnderLargeIO|TestFleet|TestBusyIndex|TestOnce$$|TestRandom|TestPowerReplay' \
+	    -soak=$(SOAK) -kills=$(KILLS) -fleet=$(FLEET) -records=$(RECORDS) -steps=$(STEPS) -seed=0 -points=$(POINTS)
 
 clean:
 	rm -rf bin

@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -78,6 +79,29 @@ func mustCommand(t testing.TB, vm, control, line string) answer {
 		require.NoError(t, err, "%s %q: %s", control, line, a.Error.Message)
 	}
 	return a
+}
+
+// tell writes a line to a control file of a VM, and reads the answer. Unlike command it can be
+// used beside a test.
+func tell(vm, control, line string) error {
+	f, err := os.OpenFile(snapshotPath(vm, control), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(line); err != nil {
+		why, _ := io.ReadAll(f)
+		return fmt.Errorf("%s %q: %w: %s", control, line, err, why)
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return fmt.Errorf("read the answer to %s %q: %w", control, line, err)
+	}
+	var a answer
+	if err := json.Unmarshal(text, &a); err != nil || a.Error != nil {
+		return fmt.Errorf("%s %q is answered %s (%w)", control, line, text, err)
+	}
+	return nil
 }
 
 func failCommand(t testing.TB, errno syscall.Errno, vm, control, line string) {

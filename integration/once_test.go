@@ -2,7 +2,6 @@ package integration
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,8 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
-
-var onceKills = flag.Int("kills", 20, "how many workers TestOnce kills")
 
 // TestOnce makes, renames and removes everything there is, and runs every
 // command, while workers are killed at any moment. Whoever asks never hears of
@@ -47,7 +44,7 @@ func TestOnce(t *testing.T) {
 			failed <- err
 		}()
 	}
-	for killed := 0; killed < *onceKills && len(failed) == 0; killed++ {
+	for killed := 0; killed < *kills && len(failed) == 0; killed++ {
 		for seen := calls.Load(); calls.Load() < seen+5 && len(failed) == 0; {
 			time.Sleep(time.Millisecond) // until the worker serves
 		}
@@ -59,7 +56,7 @@ func TestOnce(t *testing.T) {
 		require.NoError(t, <-failed)
 	}
 	late := strings.Count(string(readFile(t, m.path(".snapshots", "log"))), "answered-late")
-	t.Logf("%d calls, %d workers killed, %d answers that another worker gave", calls.Load(), *onceKills, late)
+	t.Logf("%d calls, %d workers killed, %d answers that another worker gave", calls.Load(), *kills, late)
 }
 
 // onceClient does one thing after the other in a VM of its own.
