@@ -27,6 +27,10 @@ import (
 // missing.
 const poisonText = "poison!"
 
+// besideText begins a write that is noted in the file that is named behind it: a request that panicked often enough, and
+// then runs, is noted there with its beginning and its end.
+const besideText = "beside! "
+
 // soonText begins what a worker panics of soon after it came.
 const soonText = "poison-soon"
 
@@ -41,35 +45,53 @@ func poison(req []byte) {
 		if bytes.Contains(req[40:], []byte(soonText)) {
 			time.AfterFunc(time.Duration(rand.IntN(5_000))*time.Microsecond, func() { panic("poison") })
 		}
-		if at >= 0 && again(string(req[40+at+len(poisonText):min(len(req), 600)])) {
-			panic("poison")
+		if at >= 0 {
+			often, count := countOf(string(req[40+at+len(poisonText) : min(len(req), 600)]))
+			if count == "" || again(often, count) {
+				panic("poison")
+			}
+			note(count+".log", "<")
+			time.Sleep(100 * time.Millisecond)
+			note(count+".log", ">")
+		}
+		if text, ok := bytes.CutPrefix(req[min(len(req), 80):], []byte(besideText)); ok {
+			path, _, _ := bytes.Cut(text, []byte{0})
+			note(string(path), "b")
 		}
 	}
 }
 
-// again counts in the file that is named, and says whether it is not enough yet.
-func again(text string) bool {
+// countOf parses what stands behind poisonText.
+func countOf(text string) (often int64, path string) {
 	if end := strings.IndexAny(text, "\x00\n\""); end >= 0 {
 		text = text[:end]
 	}
-	most, path, ok := strings.Cut(text, " ")
-	if !ok {
-		return true
-	}
-	n, err := strconv.ParseInt(most, 10, 64)
+	number, path, _ := strings.Cut(text, " ")
+	often, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {
-		return true
+		return 0, ""
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return true
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || st.Size() >= n {
+	return often, path
+}
+
+// again counts in a file, and says whether it is not enough yet.
+func again(often int64, path string) bool {
+	st, err := os.Stat(path)
+	if err == nil && st.Size() >= often {
 		return false
 	}
-	_, _ = f.WriteString("x")
+	note(path, "x")
 	return true
+}
+
+// note adds to a file, which may be missing.
+func note(path, text string) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	_, _ = f.WriteString(text)
 }
 
 // block is a disk's block that begins with a text.
@@ -189,6 +211,49 @@ func TestPanicsTwice(t *testing.T) {
 	stop()
 	require.Equal(t, before+6, restartsOf(t, point))
 	require.NotContains(t, done(t, "log", point), "request-refused")
+}
+
+// A write that panicked twice runs alone: with a real kernel, too, whatever waits there is read after it.
+func TestRunsAlone(t *testing.T) {
+	_, point := newMount(t)
+	dir := t.TempDir()
+	count, log := filepath.Join(dir, "count"), filepath.Join(dir, "count.log")
+	stop := make(chan struct{})
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	stopOnce := sync.OnceFunc(func() { close(stop) })
+	defer stopOnce()
+	for i := range 4 {
+		f, err := os.OpenFile(filepath.Join(newVM(t, point, fmt.Sprint("web", i), ""), "root.img"), os.O_RDWR, 0)
+		require.NoError(t, err)
+		wait.Go(func() {
+			defer f.Close()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := f.WriteAt(block(besideText+log), 0); !assert.NoError(t, err) {
+					return
+				}
+			}
+		})
+	}
+	noted := func() string {
+		text, _ := os.ReadFile(log)
+		return string(text)
+	}
+	require.Eventually(t, func() bool { return noted() != "" }, patience, time.Millisecond)
+	f, err := os.OpenFile(filepath.Join(newVM(t, point, "bad", ""), "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteAt(block(poisonText+"2 "+count), 0)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return strings.Contains(noted(), ">b") }, patience, time.Millisecond)
+	stopOnce()
+	wait.Wait()
+	require.Regexp(t, "^b+<>b+$", noted())
 }
 
 // killLoop sends a signal to one worker after the other.
