@@ -173,15 +173,21 @@ func (s *server) writeControl(n node, in *fuse.WriteIn, line []byte) error {
 	defer c.mu.Unlock()
 	c.text, err = s.run(n, in, line, in.Uid == 0 && c.by == 0)
 	c.pos, c.recalled = 0, false
-	session, h := s.store.Session(), layer.Handle(in.Fh)
+	s.forgetRead(in.Fh)
+	return err
+}
+
+// forgetRead has the session know nothing of what was read through a handle: it begins anew.
+func (s *server) forgetRead(fh uint64) {
+	session, h := s.store.Session(), layer.Handle(fh)
 	session.SetTextRead(h, layer.TextRead{})
 	session.DropText(h)
-	return err
 }
 
 // failControl has an open control file say that a command failed that nobody ran.
 func (s *server) failControl(fh uint64, err error) {
 	if by, ok := s.store.Session().TextOpener(layer.Handle(fh)); ok {
 		s.controls.put(fh, &controlFile{by: by, text: failed(err)})
+		s.forgetRead(fh)
 	}
 }
