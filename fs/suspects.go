@@ -163,9 +163,9 @@ func isCommand(req []byte) bool {
 
 // serveAlone serves a request while nothing else runs, and returns when it is answered, or takes too long.
 func (s *Session) serveAlone(d device, req []byte) {
-	d.logf("a request that ran when two workers died runs alone: %s", s.describe(req))
 	done := make(chan struct{})
-	s.handOn(uniqueOf(req), func() {
+	s.handOn(uniqueOf(req), func() { // noted before anything is done for it, so that whatever it dies of counts
+		d.logf("a request that ran when two workers died runs alone: %s", s.describe(req))
 		s.serve(d, req)
 		s.acquit(req)
 		close(done)
@@ -182,9 +182,9 @@ func (s *Session) serveAlone(d device, req []byte) {
 func (s *Session) serveInTurn(d device, req []byte) {
 	s.running.Go(func() {
 		s.turn.Lock()
-		d.logf("a command that ran when two workers died runs again: %s", s.describe(req))
 		session := s.files.store.Session()
 		slot := session.NoteHanded(uniqueOf(req) &^ resent)
+		d.logf("a command that ran when two workers died runs again: %s", s.describe(req))
 		s.serve(d, req)
 		s.acquit(req)
 		session.EndHanded(slot)
