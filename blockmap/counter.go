@@ -61,15 +61,19 @@ func openCounter(path string) (c *counter, found bool, err error) {
 	return c, found, nil
 }
 
-// create makes the file, durably.
-func (c *counter) create(path string, number uint64) (err error) {
+// create makes the file, durably, with an identity of its own.
+func (c *counter) create(path string, number uint64) error {
+	_, _ = rand.Read(c.mark[:16]) // never fails
+	return c.make(path, number)
+}
+
+func (c *counter) make(path string, number uint64) (err error) {
 	if c.file == nil {
 		c.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return err
 		}
 	}
-	_, _ = rand.Read(c.mark[:16]) // never fails
 	if _, err := c.file.WriteAt(make([]byte, slotAt+slotSize), 0); err != nil {
 		return err
 	}
@@ -84,6 +88,36 @@ func (c *counter) create(path string, number uint64) (err error) {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// ReadCounter reads the file with the number of the last commit; found is false if it is missing or no part of it is
+// whole.
+func ReadCounter(path string) (identity [16]byte, number uint64, found bool, err error) {
+	c, found, err := openCounter(path)
+	if err != nil || !found {
+		return identity, 0, false, errors.Join(err, c.close())
+	}
+	return [16]byte(c.mark[:]), c.number(), true, c.close()
+}
+
+// MakeCounter makes that file anew for an index that is whole and not open. Whether commits at its end are lost is what
+// only the old file knew.
+func MakeCounter(path, index string) error {
+	x, err := Open(index, Options{})
+	if err != nil {
+		return err
+	}
+	mark, err := x.mark()
+	number := x.Committed()
+	if err := errors.Join(err, x.Close()); err != nil {
+		return err
+	}
+	if mark == nil {
+		return fmt.Errorf("%w: it has no identity", ErrDamaged)
+	}
+	c := &counter{}
+	copy(c.mark[:], mark)
+	return errors.Join(c.make(path, number), c.close())
 }
 
 // markOf is what a commit has inside.
@@ -118,7 +152,7 @@ func (x *Index) verifyCounter(path string, found bool) error {
 	case !found && mark == nil:
 		return c.create(path, x.committed)
 	case !found:
-		return fmt.Errorf("%w: the counter of commits, %s, is missing or unreadable", ErrDamaged, path)
+		return fmt.Errorf("%w: %s is missing or unreadable", ErrNoCounter, path)
 	case mark != nil && [16]byte(mark) != [16]byte(c.mark[:]):
 		return fmt.Errorf("%w: it is not the one that %s belongs to", ErrDamaged, path)
 	}

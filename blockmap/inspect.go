@@ -26,6 +26,9 @@ import (
 // ErrDamaged says that files of the index were changed or lost from outside. Nothing was touched.
 var ErrDamaged = errors.New("damaged index")
 
+// ErrNoCounter says that the file with the number of the last commit is gone or unreadable. It is an ErrDamaged, too.
+var ErrNoCounter = fmt.Errorf("%w: no counter of commits", ErrDamaged)
+
 var (
 	errCutOff = errors.New("cut off, or a wrong length")
 	errSum    = errors.New("checksum mismatch")

@@ -29,10 +29,12 @@ const (
 	backupSync  = 8 << 20 // bytes; no more than that wait for the disk at once, or flushes of guests would wait for them
 )
 
-// backupEvery is how old the newest backup becomes, and backupLook how often to look; tests don't have that long.
+// backupEvery is how old the newest backup becomes; that of a store in which since then as much was committed as in all the
+// time before, which is a young one, no older than backupSoon. backupLook is how often to look. Tests don't have that long.
 var (
 	backupEvery = time.Hour
-	backupLook  = time.Minute
+	backupSoon  = time.Minute
+	backupLook  = 10 * time.Second
 )
 
 // backupFile is a backup in backup/. Its name has the time when it was begun, and the number of the last commit in it.
@@ -116,9 +118,13 @@ func (s *Store) backUpIfDue(now time.Time) error {
 		return err
 	}
 	if len(backups) > 0 {
-		newest := backups[0]
-		age := now.Sub(newest.at)
-		if age >= 0 && age < backupEvery || newest.commit == s.index.Committed() {
+		newest, committed := backups[0], s.index.Committed()
+		every := backupEvery
+		if committed >= 2*newest.commit {
+			every = backupSoon
+		}
+		age := now.Sub(newest.at) // below 0 if the clock was set back
+		if age >= 0 && age < every || newest.commit == committed {
 			return nil
 		}
 	}

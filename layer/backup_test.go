@@ -62,10 +62,18 @@ func TestBackupOfWhatDidNotChange(t *testing.T) {
 	backups, err = listBackups(s.dir)
 	require.NoError(t, err)
 	require.Len(t, backups, 1, "it is not due yet")
+	for i := range 5 {
+		makeVM(t, s, string(rune('a'+i)))
+	}
+	require.NoError(t, s.backUpIfDue(now.Add(backupSoon+time.Second)))
+	backups, err = listBackups(s.dir)
+	require.NoError(t, err)
+	require.Len(t, backups, 2, "most of the store is new")
+	makeVM(t, s, "later")
 	require.NoError(t, s.backUpIfDue(now.Add(2*backupEvery)))
 	backups, err = listBackups(s.dir)
 	require.NoError(t, err)
-	require.Len(t, backups, 2)
+	require.Len(t, backups, 3)
 }
 
 func TestWhichBackupsAreKept(t *testing.T) {

@@ -31,11 +31,15 @@ const (
 	tableImage    = 'i' // image → imageRecord
 	tableMachine  = 'd' // snapshot → what its machine's monitor told, JSON
 	tableDone     = 'w' // request → doneRecord
+	tableLost     = 'x' // layer, region → bitmap of blocks that the data file has lost
 )
 
 type storeRecord struct {
 	ID   string `json:"id"`   // the store's identity, hex
 	Next uint64 `json:"next"` // no id at or above it was ever given out
+
+	Restored  int64 `json:"restored,omitempty"`  // when the index was last made of a backup, ns since 1970
+	Restoring bool  `json:"restoring,omitempty"` // that is not done yet
 }
 
 type attrRecord struct {

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,83 +30,128 @@ type Report struct {
 	Layers    int       `json:"layers"`
 	Records   int64     `json:"records"`
 	Bytes     int64     `json:"bytes"`
+	Repaired  []Finding `json:"repaired"` // by Repair: what it did. Findings is what stays
 }
 
 // Check looks through a store that nobody has mounted, without changing it.
-func Check(dir string) (Report, error) {
+func Check(dir string) (report Report, err error) {
+	err = withOffline(dir, func(o *offline) error {
+		report, err = o.check()
+		return err
+	})
+	return report, damageFound(dir, &report, err)
+}
+
+// withOffline opens a store that nobody has mounted for fn. What is wrong with its index is an indexDamage.
+func withOffline(dir string, fn func(*offline) error) error {
 	if _, err := os.Stat(dir); err != nil {
-		return Report{}, Errorf(unix.ENOENT, "check store: %w", err)
+		return Errorf(unix.ENOENT, "check store: %w", err)
 	}
 	if empty, err := makeStore(dir); err != nil {
-		return Report{}, err
+		return err
 	} else if empty {
-		return Report{}, Errorf(unix.ENOENT, "%s is not a snapfs store: it is empty", dir)
+		return Errorf(unix.ENOENT, "%s is not a snapfs store: it is empty", dir)
 	}
 	lock, err := lockStore(dir)
 	if err != nil {
-		return Report{}, err
+		return err
 	}
 	defer lock.Close()
 	if err := errors.Join(readFormat(dir), makeParts(dir)); err != nil {
-		return Report{}, err
+		return err
 	}
+	return withIndex(dir, fn)
+}
+
+// withIndex is withOffline in a store that is locked.
+func withIndex(dir string, fn func(*offline) error) error {
 	space, err := newSpace(dir, Reserve{}, func(string, string, ...any) {})
 	if err != nil {
-		return Report{}, err
+		return err
 	}
 	defer space.ballast.close()
 	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{
 		Room: space.room, Counter: filepath.Join(dir, commitsName),
 	})
 	if errors.Is(err, blockmap.ErrFull) {
-		return Report{}, indexError(err, "open the index of store "+dir)
+		return indexError(err, "open the index of store "+dir)
 	}
 	if err != nil {
-		return Report{Findings: []Finding{{Object: indexName, Text: err.Error()}}}, nil
+		return indexDamage{err}
 	}
-	defer index.Close()
-	c, err := readCatalog(index)
-	if err != nil {
-		return Report{Findings: []Finding{{Object: indexName, Text: err.Error()}}}, nil
+	o := &offline{dir: dir, index: index}
+	if err = o.read(); o.catalog == nil { // without a tree there is something to check, still
+		return errors.Join(indexDamage{err}, index.Close())
 	}
-	k := &check{dir: dir, index: index, catalog: c, files: make(map[LayerID]os.FileInfo)}
-	k.Findings = []Finding{}
-	err = errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkImages())
-	return k.Report, err
+	return errors.Join(fn(o), index.Close())
+}
+
+// indexDamage is what makes an index useless.
+type indexDamage struct{ error }
+
+func (d indexDamage) Unwrap() error { return d.error }
+
+// damageFound makes damage to the index a finding, with what to do about it.
+func damageFound(dir string, report *Report, err error) error {
+	var damage indexDamage
+	if !errors.As(err, &damage) {
+		return err
+	}
+	*report = Report{Findings: []Finding{{Object: indexName, Text: damage.Error() + remedy(dir, damage)}}}
+	return nil
+}
+
+// remedy says what to do about damage to the index.
+func remedy(dir string, damage error) string {
+	if errors.Is(damage, blockmap.ErrNoCounter) {
+		return fmt.Sprintf("; `snapfs check %s --repair` makes it anew", dir)
+	}
+	backups, err := listBackups(dir)
+	if err != nil || len(backups) == 0 {
+		return "; there is no backup of it in " + filepath.Join(dir, backupName)
+	}
+	return fmt.Sprintf("; `snapfs restore-index %s` goes back to the backup of %s", dir, backups[0].at.Format(time.RFC3339))
 }
 
 type check struct {
 	Report
-	dir     string
-	index   *blockmap.Index
-	catalog *catalog
-	files   map[LayerID]os.FileInfo
+	*offline
+	files map[LayerID]bool // data files that are there
+}
+
+func (o *offline) check() (Report, error) {
+	k := &check{offline: o, files: make(map[LayerID]bool)}
+	k.Findings = []Finding{}
+	if k.catalog.store.Restoring {
+		k.found(indexName, "its restore from a backup was cut short; run `snapfs restore-index %s` again", o.dir)
+	}
+	if k.broken != nil {
+		k.found(indexName, "its catalog does not hang together: %v%s", k.broken, remedy(o.dir, k.broken))
+	}
+	err := errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkHoles(), k.checkImages())
+	return k.Report, err
 }
 
 func (k *check) found(object, format string, args ...any) {
 	k.Findings = append(k.Findings, Finding{Object: object, Text: fmt.Sprintf(format, args...)})
 }
 
-// listFiles finds what lies in layers/ that does not belong there.
+// listFiles finds what lies in the store's directories that does not belong there.
 func (k *check) listFiles() error {
-	entries, err := readDir(filepath.Join(k.dir, layersName))
+	err := k.eachFile(layersName, func(name string, info os.FileInfo) {
+		id, err := strconv.ParseUint(name, 16, 64)
+		if err == nil && fileName(LayerID(id)) == name && info.Mode().IsRegular() {
+			k.files[LayerID(id)] = true
+		}
+	})
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		id, err := strconv.ParseUint(entry.Name(), 16, 64)
-		info, statErr := entry.Info()
-		switch {
-		case err != nil || fileName(LayerID(id)) != entry.Name() || statErr != nil || !info.Mode().IsRegular():
-			k.found(layersName+"/"+entry.Name(), "is not a data file of this store")
-			continue
-		}
-		k.files[LayerID(id)] = info
-		if _, known := k.catalog.layers[LayerID(id)]; !known && !slices.Contains(k.catalog.unlinks, LayerID(id)) {
-			k.found(layersName+"/"+entry.Name(), "is a data file that the catalog does not know")
-		}
+	strays, err := k.strays()
+	for _, s := range strays {
+		k.found(s.name, "%s", s.text)
 	}
-	return nil
+	return err
 }
 
 func (k *check) checkCatalog() error {
@@ -119,7 +164,7 @@ func (k *check) checkCatalog() error {
 		if uint64(id) >= c.store.Next {
 			k.found(layerName(id), "has an id that was not given out yet")
 		}
-		if _, there := k.files[id]; l.HasFile && !there {
+		if l.HasFile && !k.files[id] {
 			k.found(layerName(id), "has lost its data file, with %d blocks", l.Blocks)
 		}
 		if _, err := os.Stat(filepath.Join(k.dir, sumsName, fileName(id))); l.Summed && err != nil {
@@ -217,26 +262,35 @@ func (k *check) checkRecord(tx *blockmap.Tx, lin lineageID, region uint64, id La
 	if touched == nil {
 		k.found(layerName(id), "has a record of region %d that is not listed", region)
 	}
-	if _, there := k.files[id]; !there || r.Data.Empty() {
-		return nil
-	}
-	return k.checkHoles(id, region, r)
+	return nil
 }
 
-// checkHoles finds blocks that the layer holds and its data file does not: they would read as zeros.
-func (k *check) checkHoles(id LayerID, region uint64, r *blockmap.Record) error {
-	f, err := os.Open(filepath.Join(k.dir, layersName, fileName(id)))
-	if err != nil {
-		return err
+// checkHoles finds blocks that layers hold and their data files do not: they would read as zeros. What is noted as lost
+// is told of those who would read it.
+func (k *check) checkHoles() error {
+	if k.tree == nil {
+		return nil // that it does not hang together is found
 	}
-	defer f.Close()
-	base := int64(region) * blockmap.RegionSize
-	r.Data.Runs(func(from, to int) {
-		start, end := base+int64(from)*blockSize, base+int64(to)*blockSize
-		hole, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-		if err != nil || hole < end {
-			k.found(layerName(id), "holds blocks %d to %d, of which its data file has lost some", start/blockSize, end/blockSize-1)
+	for id := range k.files {
+		l := k.tree.layer(id)
+		if l == nil {
+			continue
 		}
-	})
-	return nil
+		holes, err := k.holes(l)
+		if err != nil {
+			return err
+		}
+		for region, blocks := range holes {
+			l.lost.without(region, blocks)
+			base := region * blockmap.RegionBlocks
+			blocks.Runs(func(from, to int) {
+				k.found(layerName(id), "holds blocks %d to %d, which its data file has lost", base+uint64(from), base+uint64(to)-1)
+			})
+		}
+	}
+	losses, err := k.losses()
+	for _, l := range losses {
+		k.Findings = append(k.Findings, l.finding())
+	}
+	return err
 }

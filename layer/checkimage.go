@@ -6,8 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 )
 
 func (k *check) checkImages() error {
@@ -26,7 +24,7 @@ func (k *check) checkImages() error {
 			k.found(object, "has lost the machine's memory: %v", err)
 		}
 	}
-	return k.listImages(m)
+	return nil
 }
 
 // checkFile looks at the file of an image, not at all its data.
@@ -44,23 +42,4 @@ func (m *images) checkFile(id imageID, r imageRecord) error {
 		return errors.New("its file is not of the size that was saved")
 	}
 	return err
-}
-
-// listImages finds what lies in memory/ that does not belong there.
-func (k *check) listImages(m *images) error {
-	entries, err := readDir(m.dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	for _, entry := range entries {
-		name, packed := strings.CutSuffix(entry.Name(), packedExt)
-		id, err := strconv.ParseUint(name, 16, 64)
-		switch _, known := k.catalog.images[imageID(id)]; {
-		case err != nil || m.path(imageID(id), packed) != filepath.Join(m.dir, entry.Name()):
-			k.found(imagesName+"/"+entry.Name(), "is not a memory image of this store")
-		case !known:
-			k.found(imagesName+"/"+entry.Name(), "is a memory image that the catalog does not know")
-		}
-	}
-	return nil
 }

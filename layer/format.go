@@ -140,7 +140,7 @@ func makeParts(dir string) error {
 		return nil
 	}
 	if entries, err := readDir(layers); err == nil && len(entries) > 0 {
-		return Errorf(syscall.EIO, "store %s is damaged: it has data files but no %s", dir, indexName)
+		return Errorf(syscall.EIO, "store %s is damaged: it has data files but no %s%s", dir, indexName, remedy(dir, nil))
 	}
 	for _, path := range []string{layers, index} {
 		if err := mkdir(path, os.Mkdir); err != nil && !errors.Is(err, fs.ErrExist) {

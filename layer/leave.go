@@ -125,6 +125,7 @@ func (d *departure) commit(tx *blockmap.Tx) error {
 		}
 	}
 	tx.Delete(catalogKey(tableLayer, l.id))
+	l.forgetLost(tx)
 	if d.last {
 		tx.Delete(catalogKey(tableLineage, l.lineage.id))
 	}

@@ -27,6 +27,7 @@ type layer struct {
 	logged  uint64       // where in the session log the index has got to: likewise
 	blocks  atomic.Int64 // blocks of data held
 	summed  atomic.Bool  // all of them have checksums
+	lost    lostBlocks   // nil: nothing; set while the store is opened
 
 	head atomic.Pointer[headState] // while it is written or sealed
 

@@ -25,6 +25,7 @@ type catalog struct {
 	images    map[imageID]imageRecord
 	punches   []punch
 	unlinks   []LayerID
+	lost      map[LayerID]lostBlocks
 }
 
 func readCatalog(x *blockmap.Index) (*catalog, error) {
@@ -32,6 +33,7 @@ func readCatalog(x *blockmap.Index) (*catalog, error) {
 		vms: map[VMID]vmRecord{}, files: map[FileID]fileRecord{}, lineages: map[lineageID]lineageRecord{},
 		layers: map[LayerID]layerRecord{}, snapshots: map[SnapshotID]snapshotRecord{}, prepared: map[VMID]preparedRecord{},
 		policies: map[VMID]Policy{}, growth: map[VMID]growthRecord{}, images: map[imageID]imageRecord{},
+		lost: map[LayerID]lostBlocks{},
 	}
 	err := x.View(func(tx *blockmap.Tx) error {
 		value, err := tx.Get([]byte{tableMeta})
@@ -45,7 +47,7 @@ func readCatalog(x *blockmap.Index) (*catalog, error) {
 			scanInto(tx, tableVM, c.vms), scanInto(tx, tableFile, c.files), scanInto(tx, tableLineage, c.lineages),
 			scanInto(tx, tableLayer, c.layers), scanInto(tx, tableSnapshot, c.snapshots),
 			scanInto(tx, tablePrepared, c.prepared), scanInto(tx, tablePolicy, c.policies), scanInto(tx, tableGrowth, c.growth),
-			scanInto(tx, tableImage, c.images), c.readPunches(tx), c.readUnlinks(tx))
+			scanInto(tx, tableImage, c.images), c.readPunches(tx), c.readUnlinks(tx), c.readLost(tx))
 	})
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "read the catalog: %w", err)
@@ -91,11 +93,25 @@ func (c *catalog) readUnlinks(tx *blockmap.Tx) error {
 	})
 }
 
+func (c *catalog) readLost(tx *blockmap.Tx) error {
+	return tx.Scan([]byte{tableLost}, func(key, value []byte) error {
+		id, region, blocks, err := decodeLost(key, value)
+		if err != nil {
+			return err
+		}
+		if c.lost[id] == nil {
+			c.lost[id] = make(lostBlocks)
+		}
+		c.lost[id][region] = blocks
+		return nil
+	})
+}
+
 // load brings the catalog into memory. What is unsound is refused, not repaired.
 func (s *Store) load() error {
 	c, err := readCatalog(s.index)
 	if err != nil {
-		return err
+		return Errorf(syscall.EIO, "%w%s", err, remedy(s.dir, err))
 	}
 	if c.store.ID == "" {
 		c.store = newStoreRecord()
@@ -103,13 +119,16 @@ func (s *Store) load() error {
 			return err
 		}
 	}
+	if err := s.refuseRestored(c.store); err != nil {
+		return err
+	}
 	s.next.Store(c.store.Next)
 	if err := s.undoPrepared(c); err != nil {
 		return err
 	}
 	for _, step := range []func(*catalog) error{s.loadTree, s.loadStrays, s.loadVMs, s.loadSnapshots, s.loadImages, s.loadFiles} {
 		if err := step(c); err != nil {
-			return Errorf(syscall.EIO, "the catalog of store %s is damaged: %w", s.dir, err)
+			return Errorf(syscall.EIO, "the catalog of store %s is damaged: %w%s", s.dir, err, remedy(s.dir, err))
 		}
 	}
 	if s.resumes {
@@ -167,7 +186,19 @@ func dropPrepared(tx *blockmap.Tx, p preparedRecord) {
 }
 
 func (s *Store) loadTree(c *catalog) error {
-	t := s.tree
+	if err := s.tree.load(c); err != nil {
+		return err
+	}
+	for id, r := range c.layers {
+		if r.Log != nil && r.Log.Session == s.session.header.id {
+			s.tree.layer(id).logged = r.Log.At
+		}
+	}
+	return nil
+}
+
+// load puts all layers and lineages of a catalog into the tree.
+func (t *tree) load(c *catalog) error {
 	for id := range c.lineages {
 		t.lineages[id] = &lineage{id: id}
 	}
@@ -182,7 +213,7 @@ func (s *Store) loadTree(c *catalog) error {
 		if n == nil {
 			return fmt.Errorf("layer %d is of lineage %d, which is missing", id, r.Lineage)
 		}
-		l := &layer{id: id, file: r.File, lineage: n, created: r.Created, cut: noCut, void: noCut}
+		l := &layer{id: id, file: r.File, lineage: n, created: r.Created, cut: noCut, void: noCut, lost: c.lost[id]}
 		l.blocks.Store(r.Blocks)
 		l.summed.Store(r.Summed)
 		l.hasFile.Store(r.HasFile || r.Blocks > 0) // what holds blocks has a file: never made anew, never removed
@@ -191,9 +222,6 @@ func (s *Store) loadTree(c *catalog) error {
 		}
 		if r.Void != nil {
 			l.void = *r.Void
-		}
-		if r.Log != nil && r.Log.Session == s.session.header.id {
-			l.logged = r.Log.At
 		}
 		t.addLocked(l)
 	}

@@ -81,6 +81,11 @@ func (s *Store) readRun(owner LayerID, p []byte, off int64, wait bool) error {
 	if lay == nil {
 		return Errorf(syscall.EIO, "the map names layer %d, which is gone", owner)
 	}
+	if lay.lost != nil {
+		if err := lay.refuseLost(off, int64(len(p))); err != nil {
+			return err
+		}
+	}
 	fd, err := s.data.open(lay, false)
 	if err != nil {
 		return err

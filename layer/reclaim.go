@@ -241,6 +241,7 @@ func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZero
 	kept.Zero.AndNot(idleZeros)
 	if kept != rec {
 		putRecord(tx, in, l.id, region, false, &kept)
+		l.keepLost(tx, region, &kept.Data)
 	}
 	dead = rec.Data
 	dead.AndNot(&needed)

@@ -74,6 +74,7 @@ type sessionHead struct {
 	allFailed atomic.Uint64 // more heads failed than there are slots for
 	initSize  atomic.Uint64
 	init      [maxInit]byte
+	restored  int64 // when the store's index was last made of a backup, as the first worker found it
 }
 
 // openSlot is an entry of the open table. The handle is written last.

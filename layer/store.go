@@ -141,6 +141,9 @@ func (s *Store) openParts() (err error) {
 		Trusted: s.resumes,
 		Commit:  commitFault,
 	})
+	if errors.Is(err, blockmap.ErrDamaged) {
+		return Errorf(syscall.EIO, "open the index of store %s: %w%s", s.dir, err, remedy(s.dir, err))
+	}
 	if err != nil {
 		return indexError(err, "open the index of store "+s.dir)
 	}

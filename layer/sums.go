@@ -216,13 +216,14 @@ func (s *Store) eachBlockOf(l *layer, region uint64, buffer []byte, fn func(bloc
 	return err
 }
 
-// heldBy are the blocks of a region that a sealed layer holds.
+// heldBy are the blocks of a region that a sealed layer holds and has not lost.
 func (s *Store) heldBy(l *layer, region uint64) (held blockmap.Bitmap, err error) {
 	err = s.index.View(func(tx *blockmap.Tx) error {
 		s.tree.RLock()
 		defer s.tree.RUnlock()
 		r, err := l.recordLocked(tx, region)
 		held = r.Data
+		l.lost.without(region, &held)
 		return err
 	})
 	return held, err

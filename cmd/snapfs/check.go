@@ -1,9 +1,10 @@
 package main
 
-// snapfs check: looks through a store that no daemon has open.
+// snapfs check: looks through a store that no daemon has open, and with --repair sets right what it finds.
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -11,25 +12,38 @@ import (
 )
 
 func (a *app) checkCmd() *cobra.Command {
-	var asJSON bool
+	var asJSON, repair bool
 	cmd := &cobra.Command{
 		Use:   "check STORE",
 		Short: "Look for damage in a store that is not mounted",
-		Args:  cobra.ExactArgs(1),
+		Long: `Look for damage in a store that is not mounted, and name whom it strikes. Nothing is changed.
+
+With --repair, what can be set right is: counts, lists and checksums are made anew; files that are not the store's go to
+STORE/quarantine; blocks that a data file has lost are noted, so that to read them is an error, and never zeros, until they
+are written anew. What no repair brings back is named as long as somebody lacks it: the VM, the file or snapshot, and which
+bytes. A damaged index is not repaired, see ` + "`snapfs restore-index`" + `.
+
+Exit code 0: nothing is wrong, or is wrong any more. 1: something is.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.check(args[0], asJSON)
+			return a.check(args[0], repair, asJSON)
 		},
 	}
 	addJSONFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&repair, "repair", false, "set right what can be, put the rest aside, and say what is lost")
 	return cmd
 }
 
-func (a *app) check(dir string, asJSON bool) error {
-	if err := refuseMount(dir); err != nil {
+func (a *app) check(dir string, repair, asJSON bool) error {
+	what, run, refuse := "checking", layer.Check, refuseMount
+	if repair {
+		what, run, refuse = "repairing", layer.Repair, refuseMounted
+	}
+	if err := refuse(dir, "check"); err != nil {
 		return err
 	}
-	done := a.working("checking")
-	report, err := layer.Check(dir)
+	done := a.working(what)
+	report, err := run(dir)
 	done()
 	if err != nil {
 		return err
@@ -41,49 +55,86 @@ func (a *app) check(dir string, asJSON bool) error {
 	} else {
 		a.showReport(report)
 	}
-	if n := len(report.Findings); n > 0 {
+	switch n := len(report.Findings); {
+	case n > 0 && repair:
+		return fmt.Errorf("%s: %s that a repair does not mend", dir, count(n, "finding"))
+	case n > 0:
 		return fmt.Errorf("%s: %s", dir, count(n, "finding"))
 	}
 	return nil
 }
 
-// refuseMount tells who names a mount what to do: its store is what can be checked, and only while nobody has it open.
-func refuseMount(dir string) error {
+// refuseMount tells who names a mount what to do: its store is what is wanted, and only while nobody has it open.
+func refuseMount(dir, command string) error {
 	mounted, err := mountAt(dir)
 	if err != nil || mounted == nil || mounted.fsType != fsType {
 		return err
 	}
-	return fmt.Errorf("%s is a mount: unmount it with `snapfs umount %[1]s`, then check its store with `snapfs check %[2]s`", dir, mounted.source)
+	return fmt.Errorf("%s is a mount: unmount it with `snapfs umount %[1]s`, then run `snapfs %[3]s %[2]s`", dir, mounted.source, command)
+}
+
+// refuseMounted refuses the store of a mount, too, also while no worker of that has it open: what it knows would be of
+// another store.
+func refuseMounted(dir, command string) error {
+	if err := refuseMount(dir, command); err != nil {
+		return err
+	}
+	store, err := resolveMissing(dir)
+	if err != nil {
+		return err
+	}
+	table, err := mountTable()
+	if err != nil {
+		return err
+	}
+	for _, m := range table {
+		if m.fsType == fsType && m.source == store {
+			return fmt.Errorf("store %s is in use: it is mounted at %s; unmount it with `snapfs umount %[2]s` first", dir, m.point)
+		}
+	}
+	return nil
 }
 
 func (a *app) showReport(r layer.Report) {
-	for _, f := range r.Findings {
-		fmt.Fprintf(a.stdout, "%s: %s\n", f.Object, oneLine(f.Text))
-	}
+	showFindings(a.stdout, "repaired: ", r.Repaired)
+	showFindings(a.stdout, "", r.Findings)
 	fmt.Fprintf(a.stdout, "%s, %s, %s, %s, %s, %s\n",
 		count(r.VMs, "VM"), count(r.Files, "file"), count(r.Snapshots, "snapshot"),
 		count(r.Layers, "layer"), count(int(r.Records), "index record"), showSize(r.Bytes))
 }
 
-// jsonReport is a report under the names of its JSON.
-func jsonReport(r layer.Report) any {
-	type finding struct {
-		Object string `json:"object"`
-		Text   string `json:"text"`
+func showFindings(w io.Writer, label string, findings []layer.Finding) {
+	for _, f := range findings {
+		fmt.Fprintf(w, "%s%s: %s\n", label, f.Object, oneLine(f.Text))
 	}
+}
+
+// finding is a layer.Finding under the names of its JSON.
+type finding struct {
+	Object string `json:"object"`
+	Text   string `json:"text"`
+}
+
+func jsonFindings(all []layer.Finding) []finding {
 	findings := []finding{}
-	for _, f := range r.Findings {
+	for _, f := range all {
 		findings = append(findings, finding(f))
 	}
+	return findings
+}
+
+// jsonReport is a report under the names of its JSON.
+func jsonReport(r layer.Report) any {
 	return struct {
 		Findings  []finding `json:"findings"`
+		Repaired  []finding `json:"repaired"`
 		VMs       int       `json:"vms"`
 		Files     int       `json:"files"`
 		Snapshots int       `json:"snapshots"`
 		Layers    int       `json:"layers"`
 		Records   int64     `json:"records"`
 		Bytes     int64     `json:"bytes"`
-	}{findings, r.VMs, r.Files, r.Snapshots, r.Layers, r.Records, r.Bytes}
+	}{jsonFindings(r.Findings), jsonFindings(r.Repaired), r.VMs, r.Files, r.Snapshots, r.Layers, r.Records, r.Bytes}
 }
 
 // count writes "1 file", "2 files".

@@ -1,6 +1,6 @@
 // Command snapfs serves the disks of virtual machines as files that can be snapshotted, and drives such a mount.
 //
-// `snapfs mount` is the daemon, and with `check` the only subcommand that touches a store. The others talk to the
+// `snapfs mount` is the daemon, and with `check` and `restore-index` all that touches a store. The others talk to the
 // daemon through the control files in the mount, as a shell script would; there is no second door into it.
 //
 // Exit codes: 0 done; 1 failed, with one line on stderr that says what, why and what to do; 2 wrong usage.
@@ -86,7 +86,7 @@ func (a *app) rootCmd() *cobra.Command {
 		a.previewCmd(), a.commitCmd(), a.undoCmd(), a.cloneCmd(), a.destroyCmd(),
 		a.policyCmd(), a.quiesceCmd(),
 		a.importCmd(), a.exportCmd(),
-		a.checkCmd(),
+		a.checkCmd(), a.restoreIndexCmd(),
 		a.scrubCmd(),
 	)
 	return root

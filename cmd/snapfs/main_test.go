@@ -108,6 +108,7 @@ func TestUsage(t *testing.T) {
 		"import IMAGE",
 		"export VM/FILE IMAGE.unknown",
 		"check",
+		"restore-index",
 		"policy",
 		"policy VM set",
 		"policy VM get quiesce.mode",
@@ -126,7 +127,7 @@ func TestUsage(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	help := done(t, "--help")
-	for _, name := range strings.Fields("mount umount create list tree log status revert delete rename preview commit undo clone destroy policy quiesce import export check") {
+	for _, name := range strings.Fields("mount umount create list tree log status revert delete rename preview commit undo clone destroy policy quiesce import export check restore-index") {
 		require.Contains(t, help, "\n  "+name+" ")
 	}
 	require.Contains(t, done(t, "--version"), "snapfs version ")

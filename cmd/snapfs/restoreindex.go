@@ -1,0 +1,84 @@
+package main
+
+// snapfs restore-index: makes the index of a store anew of a backup.
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapfs/snapfs/fs"
+	"github.com/snapfs/snapfs/layer"
+)
+
+func (a *app) restoreIndexCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "restore-index STORE",
+		Short: "Make the index of a store that is not mounted anew of its newest backup",
+		Long: `Make the index of a store that is not mounted anew of its newest sound backup in STORE/backup, which a mount makes every
+hour. The old index, and all data that the backup does not know, is kept in STORE/quarantine.
+
+The backup is older than the data. A snapshot that it knows shows what it always did; where its data was given back since,
+to read it is an error, never zeros. What a VM showed last comes back as far as its data is there, but of no one moment:
+check its file system, or revert it. What was made since the backup, VMs, files and snapshots, is gone from sight.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return a.restoreIndex(args[0]) },
+	}
+}
+
+func (a *app) restoreIndex(dir string) error {
+	if err := refuseMounted(dir, "restore-index"); err != nil {
+		return err
+	}
+	done := a.working("restoring")
+	report, err := layer.RestoreIndex(dir)
+	done()
+	for _, f := range report.Skipped {
+		fmt.Fprintf(a.stdout, "skipped %s: %s\n", f.Object, oneLine(f.Text))
+	}
+	if err != nil {
+		return err
+	}
+	a.showRestored(report)
+	return keepRestored(dir, report)
+}
+
+// maxShown is how many lines of a kind a person is shown.
+const maxShown = 100
+
+func (a *app) showRestored(r layer.RestoreReport) {
+	fmt.Fprintf(a.stdout, "restored %s, made at %s; the old index is in %s\n", r.Backup, r.Taken.Format(time.RFC3339), r.Aside)
+	if r.Unknown > 0 {
+		fmt.Fprintf(a.stdout, "%s that it does not know, %s, are in %s: of VMs, files and snapshots made since, and of what was written after those\n",
+			count(r.Unknown, "file"), showSize(r.Bytes), r.Aside)
+	}
+	for _, kind := range [][]layer.Finding{r.Done, r.States, r.Lost} {
+		showFindings(a.stdout, "", kind[:min(len(kind), maxShown)])
+		if more := len(kind) - maxShown; more > 0 {
+			fmt.Fprintf(a.stdout, "and %d lines more like these\n", more)
+		}
+	}
+	fmt.Fprintf(a.stdout, "%s suspect, %s with something lost; `snapfs check` names the latter again\n",
+		count(len(r.States), "current file"), count(len(r.Lost), "file or snapshot's file"))
+}
+
+// keepRestored has `log` tell of it.
+func keepRestored(dir string, r layer.RestoreReport) error {
+	file, err := openRotating(filepath.Join(dir, "events"), eventsSize, nil)
+	if err != nil {
+		return fmt.Errorf("the index is restored, but the events that say so can't be written: %w", err)
+	}
+	defer file.Close()
+	events := fs.NewEventLog(io.Writer(file))
+	events.Add("", "index-restored", "backup", r.Backup, "made", r.Taken.Format(time.RFC3339), "aside", r.Aside,
+		"suspect", len(r.States), "lost", len(r.Lost))
+	for _, kind := range [][]layer.Finding{r.States, r.Lost} {
+		for _, f := range kind[:min(len(kind), maxShown)] {
+			events.Add("", "index-restored", "object", f.Object, "what", f.Text)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package layer
+
+// The quarantine: what a repair or a restore takes out of the store's way is kept in it, by name.
+//
+//	STORE/quarantine/TIME/    one directory for each run; in it files under the names that they had in the store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const quarantineName = "quarantine"
+
+// quarantine is one run's directory, made when it is first needed.
+type quarantine struct {
+	store string
+	name  string // relative to the store; empty: not made yet
+	dirs  map[string]bool
+}
+
+// path makes the directory, and returns that of a name in it.
+func (q *quarantine) path(name string) (string, error) {
+	if q.name == "" {
+		if err := q.make(); err != nil {
+			return "", Errorf(syscall.EIO, "make a directory in %s: %w", filepath.Join(q.store, quarantineName), err)
+		}
+	}
+	return filepath.Join(q.store, q.name, name), nil
+}
+
+func (q *quarantine) make() error {
+	top := filepath.Join(q.store, quarantineName)
+	if err := mkdir(top, os.MkdirAll); err != nil {
+		return err
+	}
+	base := time.Now().UTC().Format(backupTime)
+	for name, i := base, 2; ; i++ {
+		err := mkdir(filepath.Join(top, name), os.Mkdir)
+		if err == nil {
+			q.name = filepath.Join(quarantineName, name)
+			return errors.Join(syncDirectory(q.store), syncDirectory(top))
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		name = base + "-" + strconv.Itoa(i)
+	}
+}
+
+// take moves a file of the store there.
+func (q *quarantine) take(name string) error {
+	to, err := q.path(name)
+	if err != nil {
+		return err
+	}
+	from := filepath.Join(q.store, name)
+	for _, dir := range []string{filepath.Dir(to), filepath.Dir(from)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if q.dirs == nil {
+			q.dirs = make(map[string]bool)
+		}
+		q.dirs[dir] = true
+	}
+	if err := rename(from, to); err != nil {
+		return Errorf(syscall.EIO, "put %s into quarantine: %w", name, err)
+	}
+	return nil
+}
+
+// settle makes durable what was taken.
+func (q *quarantine) settle() error {
+	if q.name == "" {
+		return nil
+	}
+	var errs []error
+	for dir := range q.dirs {
+		errs = append(errs, syncDirectory(dir))
+	}
+	return errors.Join(append(errs, syncDirectory(filepath.Join(q.store, q.name)))...)
+}
+
+// stray is a file in the store that is not the store's.
+type stray struct {
+	name  string // relative to the store
+	text  string
+	bytes int64 // that it takes
+}
+
+// strays are those in layers/ and memory/, in order.
+func (o *offline) strays() (found []stray, err error) {
+	err = o.eachFile(layersName, func(name string, info os.FileInfo) {
+		id, err := strconv.ParseUint(name, 16, 64)
+		_, known := o.catalog.layers[LayerID(id)]
+		switch {
+		case err != nil || fileName(LayerID(id)) != name || !info.Mode().IsRegular():
+			found = append(found, newStray(layersName, "is not a data file of this store", info))
+		case !known && !o.leaving(LayerID(id)):
+			found = append(found, newStray(layersName, "is a data file that the catalog does not know", info))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	at := &images{dir: filepath.Join(o.dir, imagesName)}
+	err = o.eachFile(imagesName, func(file string, info os.FileInfo) {
+		name, packed := strings.CutSuffix(file, packedExt)
+		id, err := strconv.ParseUint(name, 16, 64)
+		_, known := o.catalog.images[imageID(id)]
+		switch {
+		case err != nil || at.path(imageID(id), packed) != filepath.Join(at.dir, file):
+			found = append(found, newStray(imagesName, "is not a memory image of this store", info))
+		case !known:
+			found = append(found, newStray(imagesName, "is a memory image that the catalog does not know", info))
+		}
+	})
+	return found, err
+}
+
+// leaving says whether a layer left the catalog, and its file is yet to be removed.
+func (o *offline) leaving(id LayerID) bool {
+	for _, left := range o.catalog.unlinks {
+		if left == id {
+			return true
+		}
+	}
+	return false
+}
+
+func newStray(dir, text string, info os.FileInfo) stray {
+	s := stray{name: dir + "/" + info.Name(), text: text, bytes: info.Size()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.bytes = st.Blocks * 512
+	}
+	return s
+}
+
+// eachFile calls fn for all that lies in one of the store's directories, if there is one, by name.
+func (o *offline) eachFile(dir string, fn func(name string, info os.FileInfo)) error {
+	entries, err := readDir(filepath.Join(o.dir, dir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil {
+			fn(entry.Name(), info)
+		}
+	}
+	return nil
+}
+
+// setAside puts strays into quarantine, with their checksums.
+func (m *mender) setAside(q *quarantine, strays []stray) error {
+	for _, s := range strays {
+		if err := q.take(s.name); err != nil {
+			return err
+		}
+		m.did(s.name, "%s: it is in %s now (%s)", s.text, q.name, bytesText(s.bytes))
+		if name, ok := strings.CutPrefix(s.name, layersName+"/"); ok {
+			if err := q.take(filepath.Join(sumsName, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return q.settle()
+}
+
+// makeMissing makes an empty data file for each layer whose own is gone: all of it is noted as lost.
+func (m *mender) makeMissing() error {
+	made := false
+	for _, l := range m.layers() {
+		if f, err := m.openData(l.id); err != nil || f != nil {
+			if f != nil {
+				_ = f.Close()
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		f, err := openFile(m.path(layersName, l.id), os.O_RDWR|os.O_CREATE|os.O_EXCL)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		made = true
+	}
+	if made {
+		return syncDirectory(filepath.Join(m.dir, layersName))
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package layer
+
+// Repair: what check finds is set right where that can be, and what can't is put aside or noted.
+//
+//	put strays into quarantine, sync              crash: some are there; the next repair goes on
+//	commit what is set right, in steps            crash: some of it is; the same
+//	make data files that are gone, empty, sync    crash: they are missing, and all that they held is noted as lost
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// Repair is Check, but for that it sets right what it finds. The report's findings are what stays: what is lost, to whom,
+// and what a repair can do nothing about.
+func Repair(dir string) (report Report, err error) {
+	q := &quarantine{store: dir}
+	var done []Finding
+	if err := repairFormat(dir, q, &done); err != nil {
+		return report, err
+	}
+	repair := func(o *offline) error {
+		m := &mender{offline: o, cause: "found by a repair"}
+		err := m.repair(q)
+		done = append(done, m.done...)
+		if err == nil {
+			report, err = o.check()
+		}
+		return err
+	}
+	err = withOffline(dir, repair)
+	if errors.Is(err, blockmap.ErrNoCounter) {
+		if err = repairCounter(dir, q, &done); err == nil {
+			err = withOffline(dir, repair)
+		}
+	}
+	err = damageFound(dir, &report, err)
+	report.Repaired = done
+	return report, err
+}
+
+func (m *mender) repair(q *quarantine) error {
+	if m.tree == nil || m.catalog.store.Restoring {
+		return nil // check says what to do
+	}
+	if err := m.mend(); err != nil {
+		return err
+	}
+	strays, err := m.strays()
+	if err != nil {
+		return err
+	}
+	if err := m.setAside(q, strays); err != nil {
+		return err
+	}
+	if err := m.makeMissing(); err != nil {
+		return err
+	}
+	return m.read()
+}
+
+// repairFormat writes FORMAT anew where it is missing or can't be read: there is one version only so far. That of another
+// version is left to be refused.
+func repairFormat(dir string, q *quarantine, done *[]Finding) error {
+	for _, name := range []string{indexName, layersName} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || !info.IsDir() {
+			return nil // it is no store
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(dir, formatName))
+	missing := errors.Is(err, os.ErrNotExist)
+	if err != nil && !missing {
+		return Errorf(unix.EIO, "read %s: %w", formatName, err)
+	}
+	var f format
+	if err := json.Unmarshal(data, &f); err == nil && f.Store == "snapfs" {
+		return nil
+	}
+	lock, err := lockStore(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	what := "was missing"
+	if !missing {
+		if err := q.take(formatName); err != nil {
+			return err
+		}
+		if err := q.settle(); err != nil {
+			return err
+		}
+		what = "was damaged, and is in " + q.name + " now"
+	}
+	if err := writeFormat(dir); err != nil {
+		return err
+	}
+	*done = append(*done, Finding{formatName, fmt.Sprintf("%s; it is made anew, for version %d", what, formatVersion)})
+	return nil
+}
+
+// repairCounter makes the counter of commits anew. An index that has lost its last commits can't be told from one that has
+// not then.
+func repairCounter(dir string, q *quarantine, done *[]Finding) error {
+	lock, err := lockStore(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	path := filepath.Join(dir, commitsName)
+	what := "was missing"
+	if _, err := os.Lstat(path); err == nil {
+		if err := errors.Join(q.take(commitsName), q.settle()); err != nil {
+			return err
+		}
+		what = "was damaged, and is in " + q.name + " now"
+	}
+	if err := blockmap.MakeCounter(path, filepath.Join(dir, indexName)); err != nil {
+		return indexDamage{err}
+	}
+	*done = append(*done, Finding{commitsName, what + "; it is made anew, from the index, so that nobody knows whether the last commits are missing there"})
+	return nil
+}

@@ -1,0 +1,261 @@
+package layer
+
+// Restoring the index: the newest sound backup takes the place of an index that is damaged. It is older than the data
+// files, so that nothing in it is believed which they could contradict: see restorecatalog.go.
+//
+//	make quarantine/TIME/index of the backup, sync     crash: the old index, and a directory in quarantine
+//	exchange it with index/, sync                      crash: the new index, which is marked as not done; the store is
+//	                                                   refused until restore-index is run again
+//	make the counter of commits, if it was lost        crash: the same
+//	put files that it does not know into quarantine    crash: the same
+//	commit that it is done                             crash: it is done
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// RestoreReport is what a restore came to. Paths are relative to the store.
+type RestoreReport struct {
+	Backup  string
+	Taken   time.Time
+	Skipped []Finding // newer backups that are damaged
+	Aside   string    // where the old index is, and all that the new one does not know
+	Done    []Finding // what was set right
+	States  []Finding // what each VM's current state is
+	Lost    []Finding // what it lacks, and what a check of the store finds
+	Unknown int       // data files and images put aside, of what was made since the backup
+	Bytes   int64     // that they take
+}
+
+// RestoreIndex makes the index of a store anew of its newest sound backup. Nobody may have the store open. The old index is
+// kept.
+func RestoreIndex(dir string) (report RestoreReport, err error) {
+	lock, err := lockForRestore(dir)
+	if err != nil {
+		return report, err
+	}
+	defer lock.Close()
+	r := &restore{dir: dir, aside: &quarantine{store: dir}, report: &report}
+	if err := r.choose(); err != nil {
+		return report, err
+	}
+	if err := r.build(); err != nil {
+		return report, err
+	}
+	if err := r.exchange(); err != nil {
+		return report, err
+	}
+	if err := r.finish(); err != nil {
+		return report, Errorf(Errno(err), "the index was restored in part; run `snapfs restore-index %s` again: %w", dir, err)
+	}
+	err = withIndex(dir, func(o *offline) error {
+		check, err := o.check()
+		report.Lost = check.Findings
+		return err
+	})
+	if err != nil {
+		return report, Errorf(Errno(err), "the index is restored; what it lacks is not known, so run `snapfs check %s`: %w", dir, err)
+	}
+	return report, nil
+}
+
+// lockForRestore refuses what is no store, or in use.
+func lockForRestore(dir string) (*os.File, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, Errorf(unix.ENOENT, "restore index: %w", err)
+	}
+	if empty, err := makeStore(dir); err != nil {
+		return nil, err
+	} else if empty {
+		return nil, Errorf(unix.ENOENT, "%s is not a snapfs store: it is empty", dir)
+	}
+	lock, err := lockStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := readFormat(dir); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	if _, err := os.Stat(filepath.Join(dir, layersName)); err != nil {
+		return nil, errors.Join(Errorf(syscall.EIO, "store %s is damaged: %w", dir, err), lock.Close())
+	}
+	return lock, nil
+}
+
+// refuseRestored refuses an index whose restore is not done, and one that was restored while a mount was under way: what
+// that knows is of the old index.
+func (s *Store) refuseRestored(r storeRecord) error {
+	h := s.session.header
+	switch {
+	case r.Restoring:
+		return Errorf(syscall.EIO, "the restore of the index of store %s was cut short; run `snapfs restore-index %[1]s` again", s.dir)
+	case s.resumes && h.restored != r.Restored:
+		return Errorf(syscall.EIO, "the index of store %s was restored while it was mounted; unmount it, and mount it again", s.dir)
+	}
+	h.restored = r.Restored
+	return nil
+}
+
+type restore struct {
+	dir    string
+	backup backupFile
+	after  uint64 // commits of the old index had numbers up to this
+	count  bool   // the counter has to be made anew
+	aside  *quarantine
+	report *RestoreReport
+}
+
+// choose finds the newest backup that is whole, and of this store.
+func (r *restore) choose() error {
+	identity, number, found, err := blockmap.ReadCounter(filepath.Join(r.dir, commitsName))
+	if err != nil {
+		return Errorf(syscall.EIO, "read %s: %w", commitsName, err)
+	}
+	r.after, r.count = number, !found
+	backups, err := listBackups(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, b := range backups {
+		name, err := filepath.Rel(r.dir, b.path)
+		if err != nil {
+			return err
+		}
+		r.after = max(r.after, b.commit)
+		info, err := blockmap.VerifyBackup(b.path)
+		switch {
+		case err != nil:
+		case found && info.Identity != identity:
+			err = errors.New("it is of another store's index")
+		default:
+			r.backup, r.report.Backup, r.report.Taken = b, name, b.at
+			return nil
+		}
+		r.report.Skipped = append(r.report.Skipped, Finding{name, err.Error()})
+	}
+	if n := len(r.report.Skipped); n > 0 {
+		first := r.report.Skipped[0]
+		return Errorf(syscall.EIO, "store %s has no sound backup of its index: %s: %s, and %d more", r.dir, first.Object, first.Text, n-1)
+	}
+	return Errorf(syscall.ENOENT, "store %s has no backup of its index in %s", r.dir, filepath.Join(r.dir, backupName))
+}
+
+// build makes the new index in quarantine. Until the exchange nothing else is changed.
+func (r *restore) build() (err error) {
+	path, err := r.aside.path(indexName)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(filepath.Dir(path)) // nothing else is there yet
+		}
+	}()
+	r.report.Aside = r.aside.name
+	space, err := newSpace(r.dir, Reserve{}, func(string, string, ...any) {})
+	if err != nil {
+		return err
+	}
+	defer space.ballast.close()
+	index, err := blockmap.OpenBackup(path, r.backup.path, r.after, blockmap.Options{Room: space.room})
+	if err != nil {
+		return indexError(err, "restore the index")
+	}
+	m := &mender{offline: &offline{dir: r.dir, index: index}, quiet: true, cause: "the index was restored from a backup of " + r.backup.at.Format(time.RFC3339)}
+	err = errors.Join(m.adjust(r.backup.at), index.Close())
+	if err != nil {
+		return Errorf(Errno(err), "restore the index: %w", err)
+	}
+	r.report.Done, r.report.States = m.done, m.states
+	return syncTree(path)
+}
+
+// syncTree makes a directory and the files in it durable.
+func syncTree(dir string) error {
+	entries, err := readDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		f, err := openFile(filepath.Join(dir, entry.Name()), os.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(syncFile(f), f.Close()); err != nil {
+			return Errorf(syscall.EIO, "sync %s: %w", f.Name(), err)
+		}
+	}
+	return errors.Join(syncDirectory(dir), syncDirectory(filepath.Dir(dir)))
+}
+
+// exchange puts the new index in the place of the old one, which is in quarantine then. Where the file system can't do
+// that at once, a crash in between leaves a store without an index, which is refused.
+func (r *restore) exchange() error {
+	from, err := r.aside.path(indexName)
+	if err != nil {
+		return err
+	}
+	to := filepath.Join(r.dir, indexName)
+	if err = faulty("rename"); err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT): // the old one is gone
+		err = rename(from, to)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		if err = rename(to, from+".old"); err == nil {
+			err = rename(from, to)
+		}
+	}
+	if err != nil {
+		return Errorf(syscall.EIO, "put the restored index in place: %w", err)
+	}
+	return errors.Join(syncDirectory(r.dir), syncDirectory(filepath.Dir(from)))
+}
+
+// finish does what the new index asks of the store's other files, and says that it is done.
+func (r *restore) finish() error {
+	if r.count {
+		path := filepath.Join(r.dir, commitsName)
+		if _, err := os.Lstat(path); err == nil {
+			if err := r.aside.take(commitsName); err != nil {
+				return err
+			}
+		}
+		if err := blockmap.MakeCounter(path, filepath.Join(r.dir, indexName)); err != nil {
+			return err
+		}
+	}
+	return withIndex(r.dir, func(o *offline) error {
+		if o.tree == nil {
+			return o.broken
+		}
+		m := &mender{offline: o, quiet: true}
+		strays, err := m.unknown()
+		if err != nil {
+			return err
+		}
+		for _, s := range strays {
+			r.report.Unknown++
+			r.report.Bytes += s.bytes
+		}
+		if err := m.setAside(r.aside, strays); err != nil {
+			return err
+		}
+		r.report.Done = append(r.report.Done, m.done...)
+		if err := m.makeMissing(); err != nil {
+			return err
+		}
+		return commitError(o.index.UpdateFreeing(func(tx *blockmap.Tx) error {
+			return edit(tx, []byte{tableMeta}, func(s *storeRecord) { s.Restoring = false })
+		}))
+	})
+}
