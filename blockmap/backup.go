@@ -18,10 +18,13 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/badger/v4/table"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -57,8 +60,12 @@ func (x *Index) Size() (bytes int64) {
 	return bytes + memTableSize
 }
 
-// Backup writes all that is committed when it begins. Updates go on meanwhile. It ends with w's error, if w has one.
+// Backup writes all that is committed when it begins. Updates go on meanwhile. It ends with w's error, if w has one, and
+// with ErrDamaged if files of the index have changed behind its back: a backup of that would be none.
 func (x *Index) Backup(w io.Writer) (info BackupInfo, err error) {
+	if err := x.verifyTables(); err != nil {
+		return info, fmt.Errorf("back up the index: %w", err)
+	}
 	version, err := x.beginView()
 	if err != nil {
 		return info, err
@@ -81,6 +88,33 @@ func (x *Index) Backup(w io.Writer) (info BackupInfo, err error) {
 		return info, fmt.Errorf("back up the index: %w", err)
 	}
 	return info, nil
+}
+
+// verifyTables reads all tables through, in half of the time that passes.
+func (x *Index) verifyTables() error {
+	for _, t := range x.db.Tables() {
+		began, missing := time.Now(), false
+		name := table.NewFilename(t.ID, x.db.Opts().Dir)
+		err := withFile(name, func(data []byte) error {
+			_, err := verifyTable(data)
+			return err
+		})
+		if err != nil {
+			_, statErr := os.Stat(name)
+			missing = errors.Is(statErr, fs.ErrNotExist) // a compaction has replaced it
+		}
+		if err != nil && !missing {
+			return err
+		}
+		x.mu.Lock()
+		closed := x.closed
+		x.mu.Unlock()
+		if closed {
+			return ErrClosed
+		}
+		time.Sleep(time.Since(began))
+	}
+	return nil
 }
 
 type backupWriter struct {

@@ -118,6 +118,27 @@ func TestBackupEndsWithItsWriter(t *testing.T) {
 	require.ErrorIs(t, err, full)
 }
 
+// A table that was damaged while the index is open is found, and not backed up as if it were whole.
+func TestBackupOfADamagedIndex(t *testing.T) {
+	x, _, _ := backedUp(t, 1000)
+	dir := x.db.Opts().Dir
+	require.NoError(t, x.Close())
+	x, err := Open(dir, Options{Counter: filepath.Join(filepath.Dir(dir), counterName)})
+	require.NoError(t, err)
+	defer x.Close()
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	require.NoError(t, err)
+	require.NotEmpty(t, tables)
+	f, err := os.OpenFile(tables[0], os.O_RDWR, 0)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte("spoiled"), 500)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	_, err = x.Backup(new(bytes.Buffer))
+	require.ErrorIs(t, err, ErrDamaged)
+	require.ErrorContains(t, err, tables[0])
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (w writerFunc) Write(p []byte) (int, error) { return w(p) }

@@ -3,10 +3,13 @@ package layer
 // Check: is what the index says of the data files, and what the catalog says of itself, true?
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -116,7 +119,8 @@ func remedy(dir string, damage error) string {
 type check struct {
 	Report
 	*offline
-	files map[LayerID]bool // data files that are there
+	files   map[LayerID]bool // data files that are there
+	unsound bool             // the catalog contradicts itself
 }
 
 func (o *offline) check() (Report, error) {
@@ -129,11 +133,21 @@ func (o *offline) check() (Report, error) {
 		k.found(indexName, "its catalog does not hang together: %v%s", k.broken, remedy(o.dir, k.broken))
 	}
 	err := errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkHoles(), k.checkImages())
+	if k.unsound {
+		k.found(indexName, "its catalog contradicts itself%s", remedy(o.dir, nil))
+	}
+	slices.SortFunc(k.Findings, func(a, b Finding) int { return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Text, b.Text)) })
 	return k.Report, err
 }
 
 func (k *check) found(object, format string, args ...any) {
 	k.Findings = append(k.Findings, Finding{Object: object, Text: fmt.Sprintf(format, args...)})
+}
+
+// contradiction is found for what no repair can set right.
+func (k *check) contradiction(object, format string, args ...any) {
+	k.unsound = true
+	k.found(object, format, args...)
 }
 
 // listFiles finds what lies in the store's directories that does not belong there.
@@ -159,7 +173,7 @@ func (k *check) checkCatalog() error {
 	k.VMs, k.Files, k.Snapshots, k.Layers = len(c.vms), len(c.files), len(c.snapshots), len(c.layers)
 	for id, l := range c.layers {
 		if _, ok := c.lineages[l.Lineage]; !ok {
-			k.found(layerName(id), "is of lineage %d, which is missing", l.Lineage)
+			k.contradiction(layerName(id), "is of lineage %d, which is missing", l.Lineage)
 		}
 		if uint64(id) >= c.store.Next {
 			k.found(layerName(id), "has an id that was not given out yet")
@@ -176,7 +190,7 @@ func (k *check) checkCatalog() error {
 			continue
 		}
 		if below, ok := c.layers[n.Branch]; !ok || below.Lineage != n.Parent {
-			k.found(fmt.Sprintf("lineage %d", id), "grew from layer %d of lineage %d, which is missing", n.Branch, n.Parent)
+			k.contradiction(fmt.Sprintf("lineage %d", id), "grew from layer %d of lineage %d, which is missing", n.Branch, n.Parent)
 		}
 	}
 	k.checkOwners()
@@ -188,33 +202,35 @@ func (k *check) checkOwners() {
 	c, owners := k.catalog, make(map[LayerID]string)
 	own := func(object string, id LayerID) {
 		if _, ok := c.layers[id]; !ok {
-			k.found(object, "needs layer %d, which is missing", id)
+			k.contradiction(object, "needs layer %d, which is missing", id)
 		}
 		if other, taken := owners[id]; taken {
-			k.found(object, "has layer %d, which %s has too", id, other)
+			k.contradiction(object, "has layer %d, which %s has too", id, other)
 		}
 		owners[id] = object
 	}
 	names := make(map[string]FileID)
-	for id, f := range c.files {
+	for _, id := range slices.Sorted(maps.Keys(c.files)) {
+		f := c.files[id]
 		object := fmt.Sprintf("%s/%s", c.vms[f.VM].Name, f.Name)
 		if !f.Unlinked { // one that is was open, perhaps longer than its VM was there; the start removes it
 			if _, ok := c.vms[f.VM]; !ok {
-				k.found(object, "is of VM %d, which is missing", f.VM)
+				k.contradiction(object, "is of VM %d, which is missing", f.VM)
 			}
 			if other, taken := names[object]; taken {
-				k.found(object, "is the name of files %d and %d", id, other)
+				k.contradiction(object, "is the name of files %d and %d", id, other)
 			}
 			names[object] = id
 		}
 		own(object, f.Head)
 	}
-	for _, n := range c.snapshots {
+	for _, id := range slices.Sorted(maps.Keys(c.snapshots)) {
+		n := c.snapshots[id]
 		for _, e := range n.Files {
 			own(fmt.Sprintf("%s@%s/%s", c.vms[n.VM].Name, n.Name, e.Name), e.Layer)
 		}
 		if _, ok := c.vms[n.VM]; !ok {
-			k.found("snapshot "+n.Name, "is of VM %d, which is missing", n.VM)
+			k.contradiction("snapshot "+n.Name, "is of VM %d, which is missing", n.VM)
 		}
 		if _, ok := c.snapshots[n.Parent]; n.Parent != 0 && !ok {
 			k.found(c.vms[n.VM].Name+"@"+n.Name, "grew from snapshot %d, which is missing", n.Parent)
@@ -235,7 +251,7 @@ func (k *check) checkRecords() error {
 				return k.checkRecord(tx, id, region, layer, r)
 			})
 			if err != nil {
-				k.found(fmt.Sprintf("lineage %d", id), "%v", err)
+				k.contradiction(fmt.Sprintf("lineage %d", id), "%v", err)
 			}
 		}
 		for id, l := range k.catalog.layers {
@@ -252,7 +268,7 @@ func (k *check) checkRecord(tx *blockmap.Tx, lin lineageID, region uint64, id La
 	l, known := k.catalog.layers[id]
 	own := k.catalog.lineages[l.Lineage]
 	if !known || l.Lineage != lin && !(own.Into && own.Parent == lin) {
-		k.found(layerName(id), "has a record in lineage %d, of which it is not", lin)
+		k.contradiction(layerName(id), "has a record in lineage %d, of which it is not", lin)
 		return nil
 	}
 	touched, err := tx.Get(regionKey(tableTouched, id, region))

@@ -58,14 +58,15 @@ func TestCheckOfASoundStore(t *testing.T) {
 	require.EqualValues(t, 3, report.Records)
 }
 
-func TestCheckFinds(t *testing.T) {
+// catalogDamage is what may be wrong with a catalog, by name.
+func catalogDamage() map[string]func(*testing.T, *blockmap.Tx) {
 	remove := func(table byte) func(*testing.T, *blockmap.Tx) {
 		return func(t *testing.T, tx *blockmap.Tx) {
 			key, _ := firstKey(t, tx, table)
 			tx.Delete(key)
 		}
 	}
-	for name, spoil := range map[string]func(t *testing.T, tx *blockmap.Tx){
+	return map[string]func(t *testing.T, tx *blockmap.Tx){
 		"a missing VM":      remove(tableVM),
 		"a missing lineage": remove(tableLineage),
 		"a missing layer":   remove(tableLayer),
@@ -129,7 +130,11 @@ func TestCheckFinds(t *testing.T) {
 			r.Zero.Set(5)
 			tx.PutRecord(lin, 0, 1<<40, &r)
 		},
-	} {
+	}
+}
+
+func TestCheckFinds(t *testing.T) {
+	for name, spoil := range catalogDamage() {
 		t.Run(name, func(t *testing.T) {
 			dir := sample(t)
 			index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{})

@@ -37,7 +37,7 @@ func (m *mender) did(object, format string, args ...any) {
 // mend goes through all that can be set right in the index. After each step the index is sound, and running it again
 // goes on.
 func (m *mender) mend() error {
-	for _, step := range []func() error{m.listRecords, m.sealLosers, m.noteLost, m.dropSums, m.mendImages, m.recount, m.warn} {
+	for _, step := range []func() error{m.listRecords, m.mendLinks, m.sealLosers, m.noteLost, m.dropSums, m.mendImages, m.recount, m.warn} {
 		if err := m.read(); err != nil {
 			return err
 		}
@@ -80,6 +80,29 @@ func (m *mender) listRecords() error {
 		tx.Put(regionKey(tableTouched, k.id, k.region), nil)
 		return nil
 	})
+}
+
+// mendLinks sets right what is named and is not there, where nothing is lost by that.
+func (m *mender) mendLinks() error {
+	c, next := m.catalog, m.catalog.store.Next
+	for id := range c.layers {
+		next = max(next, uint64(id)+1)
+	}
+	return commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {
+		for id, n := range c.snapshots {
+			if _, ok := c.snapshots[n.Parent]; n.Parent == 0 || ok {
+				continue
+			}
+			n.Parent = 0
+			put(tx, catalogKey(tableSnapshot, id), n)
+			m.did(c.vms[n.VM].Name+"@"+n.Name, "the snapshot that it grew from is gone; it stands for itself now")
+		}
+		if next == c.store.Next {
+			return nil
+		}
+		m.did(indexName, "ids go on from %d, behind those that were given out", next)
+		return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Next = next })
+	}))
 }
 
 // layers are all of the tree that hold something, by id.
@@ -240,9 +263,9 @@ func (m *mender) recount() error {
 	}
 	var layers []LayerID
 	for id, r := range m.catalog.layers {
-		if n := blocks[id]; n != r.Blocks {
+		if n := blocks[id]; n != r.Blocks || n > 0 && !r.HasFile {
 			layers = append(layers, id)
-			m.counted(layerName(id), "it holds %d blocks, and was counted as holding %d", n, r.Blocks)
+			m.counted(layerName(id), "it holds %d blocks in a data file; it was listed with %d, with a data file: %v", n, r.Blocks, r.HasFile)
 		}
 	}
 	err := inSteps(m.index, layers, func(tx *blockmap.Tx, id LayerID) error {

@@ -323,6 +323,37 @@ func TestRepairOfTheIndex(t *testing.T) {
 	require.Contains(t, report.Findings[0].Text, "`snapfs restore-index "+s.dir+"` goes back to the backup of 20")
 }
 
+// What is wrong with a catalog is set right, or named with what to do about it; a second repair finds the same.
+func TestRepairOfTheCatalog(t *testing.T) {
+	mended := map[string]bool{
+		"a parent that is no snapshot": true, "an id from the future": true, "blocks without a data file": true,
+		"a record that is not listed": true,
+	}
+	for name, spoil := range catalogDamage() {
+		t.Run(name, func(t *testing.T) {
+			dir := sample(t)
+			spoilIndex(t, dir, func(tx *blockmap.Tx) error {
+				spoil(t, tx)
+				return nil
+			})
+			report := repaired(t, dir)
+			switch {
+			case mended[name]:
+				require.Empty(t, report.Findings)
+				s, err := Open(dir, Options{})
+				require.NoError(t, err)
+				require.NoError(t, s.Close())
+			case name == "a block over a hole":
+				for _, f := range report.Findings {
+					require.Contains(t, f.Text, "has lost 4.0KiB")
+				}
+			default:
+				require.Contains(t, fmt.Sprint(report.Findings), "there is no backup of it in "+dir)
+			}
+		})
+	}
+}
+
 // Memory images that are gone: the snapshot stays, without.
 func TestRepairOfMemory(t *testing.T) {
 	s := newStore(t, Options{})
@@ -334,11 +365,19 @@ func TestRepairOfMemory(t *testing.T) {
 	require.NoError(t, err)
 	_, err = v.CreateSnapshot(CreateOptions{Name: "s", Image: image})
 	require.NoError(t, err)
+	settle(t, s)
 	require.NoError(t, s.Close())
+	spoilIndex(t, s.dir, func(tx *blockmap.Tx) error { // as before it was packed
+		key, _ := firstKey(t, tx, tableImage)
+		return edit(tx, key, func(r *imageRecord) { r.Packed = false })
+	})
+	report := repaired(t, s.dir)
+	require.Empty(t, report.Findings)
+	require.Equal(t, []Finding{{"web@s", "its memory is there packed"}}, report.Repaired)
 	for name := range filesIn(t, filepath.Join(s.dir, imagesName)) {
 		require.NoError(t, os.Remove(filepath.Join(s.dir, imagesName, name)))
 	}
-	report := repaired(t, s.dir)
+	report = repaired(t, s.dir)
 	require.Empty(t, report.Findings)
 	require.Len(t, report.Repaired, 1)
 	require.Equal(t, "web@s", report.Repaired[0].Object)

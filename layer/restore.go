@@ -44,10 +44,14 @@ func RestoreIndex(dir string) (report RestoreReport, err error) {
 	}
 	defer lock.Close()
 	r := &restore{dir: dir, aside: &quarantine{store: dir}, report: &report}
-	if err := r.choose(); err != nil {
+	backups, err := r.candidates()
+	if err != nil {
 		return report, err
 	}
-	if err := r.build(); err != nil {
+	if err := r.buildFrom(backups); err != nil {
+		if r.aside.name != "" {
+			_ = os.Remove(filepath.Join(dir, r.aside.name)) // empty
+		}
 		return report, err
 	}
 	if err := r.exchange(); err != nil {
@@ -105,58 +109,74 @@ func (s *Store) refuseRestored(r storeRecord) error {
 }
 
 type restore struct {
-	dir    string
-	backup backupFile
-	after  uint64 // commits of the old index had numbers up to this
-	count  bool   // the counter has to be made anew
-	aside  *quarantine
-	report *RestoreReport
+	dir      string
+	identity *[16]byte // of the old index; nil if that is not known
+	after    uint64    // its commits had numbers up to this
+	aside    *quarantine
+	report   *RestoreReport
 }
 
-// choose finds the newest backup that is whole, and of this store.
-func (r *restore) choose() error {
+// candidates are all backups, the newest first.
+func (r *restore) candidates() ([]backupFile, error) {
 	identity, number, found, err := blockmap.ReadCounter(filepath.Join(r.dir, commitsName))
 	if err != nil {
-		return Errorf(syscall.EIO, "read %s: %w", commitsName, err)
+		return nil, Errorf(syscall.EIO, "read %s: %w", commitsName, err)
 	}
-	r.after, r.count = number, !found
+	if r.after = number; found {
+		r.identity = &identity
+	}
 	backups, err := listBackups(r.dir)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if len(backups) == 0 {
+		return nil, Errorf(syscall.ENOENT, "store %s has no backup of its index in %s", r.dir, filepath.Join(r.dir, backupName))
 	}
 	for _, b := range backups {
-		name, err := filepath.Rel(r.dir, b.path)
-		if err != nil {
-			return err
-		}
 		r.after = max(r.after, b.commit)
-		info, err := blockmap.VerifyBackup(b.path)
+	}
+	return backups, nil
+}
+
+// buildFrom makes the new index of the first backup that is sound.
+func (r *restore) buildFrom(backups []backupFile) error {
+	for _, b := range backups {
+		name := filepath.Join(backupName, filepath.Base(b.path))
+		err := r.verify(b)
+		if err == nil {
+			err = r.build(b)
+		}
 		switch {
-		case err != nil:
-		case found && info.Identity != identity:
-			err = errors.New("it is of another store's index")
-		default:
-			r.backup, r.report.Backup, r.report.Taken = b, name, b.at
+		case err == nil:
+			r.report.Backup, r.report.Taken = name, b.at
 			return nil
+		case Errno(err) == syscall.ENOSPC:
+			return err
 		}
 		r.report.Skipped = append(r.report.Skipped, Finding{name, err.Error()})
 	}
-	if n := len(r.report.Skipped); n > 0 {
-		first := r.report.Skipped[0]
-		return Errorf(syscall.EIO, "store %s has no sound backup of its index: %s: %s, and %d more", r.dir, first.Object, first.Text, n-1)
+	first := r.report.Skipped[0]
+	return Errorf(syscall.EIO, "store %s has no sound backup of its index: %s: %s, and %d more", r.dir, first.Object, first.Text, len(backups)-1)
+}
+
+// verify refuses a backup that is damaged, or of another index.
+func (r *restore) verify(b backupFile) error {
+	info, err := blockmap.VerifyBackup(b.path)
+	if err == nil && r.identity != nil && info.Identity != *r.identity {
+		err = errors.New("it is of another store's index")
 	}
-	return Errorf(syscall.ENOENT, "store %s has no backup of its index in %s", r.dir, filepath.Join(r.dir, backupName))
+	return err
 }
 
 // build makes the new index in quarantine. Until the exchange nothing else is changed.
-func (r *restore) build() (err error) {
+func (r *restore) build(b backupFile) (err error) {
 	path, err := r.aside.path(indexName)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			_ = os.RemoveAll(filepath.Dir(path)) // nothing else is there yet
+			_ = os.RemoveAll(path) // all that is there yet
 		}
 	}()
 	r.report.Aside = r.aside.name
@@ -165,12 +185,12 @@ func (r *restore) build() (err error) {
 		return err
 	}
 	defer space.ballast.close()
-	index, err := blockmap.OpenBackup(path, r.backup.path, r.after, blockmap.Options{Room: space.room})
+	index, err := blockmap.OpenBackup(path, b.path, r.after, blockmap.Options{Room: space.room})
 	if err != nil {
 		return indexError(err, "restore the index")
 	}
-	m := &mender{offline: &offline{dir: r.dir, index: index}, quiet: true, cause: "the index was restored from a backup of " + r.backup.at.Format(time.RFC3339)}
-	err = errors.Join(m.adjust(r.backup.at), index.Close())
+	m := &mender{offline: &offline{dir: r.dir, index: index}, quiet: true, cause: "the index was restored from a backup of " + b.at.Format(time.RFC3339)}
+	err = errors.Join(m.adjust(b.at), index.Close())
 	if err != nil {
 		return Errorf(Errno(err), "restore the index: %w", err)
 	}
@@ -223,7 +243,7 @@ func (r *restore) exchange() error {
 
 // finish does what the new index asks of the store's other files, and says that it is done.
 func (r *restore) finish() error {
-	if r.count {
+	if r.identity == nil {
 		path := filepath.Join(r.dir, commitsName)
 		if _, err := os.Lstat(path); err == nil {
 			if err := r.aside.take(commitsName); err != nil {

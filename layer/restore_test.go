@@ -240,6 +240,22 @@ func TestRestoreTakesTheNewestSoundBackup(t *testing.T) {
 	requireOnlyLosses(t, s.dir) // it is as it was
 }
 
+// A backup of an index that made no sense any more is whole, and no use.
+func TestRestoreSkipsABackupThatMakesNoSense(t *testing.T) {
+	s, _, f := backedUpStore(t)
+	want := content(t, f)
+	require.NoError(t, s.update(func(tx *blockmap.Tx) error {
+		key, _ := firstKey(t, tx, tableLineage)
+		tx.Delete(key)
+		return nil
+	}))
+	require.NoError(t, s.backUp(time.Now().Add(time.Second)))
+	s, report := closeAndRestore(t, s)
+	require.Len(t, report.Skipped, 1)
+	require.Contains(t, report.Skipped[0].Text, "lineage")
+	requireSame(t, want, content(t, fileNamed(t, vmNamed(t, s, "web"), "root")), "the file")
+}
+
 func TestRestoreRefuses(t *testing.T) {
 	s, _, _ := backedUpStore(t)
 	_, err := RestoreIndex(s.dir)

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestCheckRepair(t *testing.T) {
+	store, point := newMount(t, "--reserve=1MiB")
+	dir := newVM(t, point, "web", "hello")
+	done(t, "create", dir, "one")
+	require.Contains(t, refused(t, "check", store, "--repair"), "in use")
+	done(t, "umount", point)
+	require.Contains(t, done(t, "check", store, "--repair"), "1 VM, 1 file, 1 snapshot")
+
+	require.NoError(t, os.WriteFile(filepath.Join(store, "layers", "notes"), nil, 0o600))
+	out := done(t, "check", store, "--repair")
+	require.Contains(t, out, "repaired: layers/notes: is not a data file of this store: it is in quarantine/")
+	require.Contains(t, done(t, "check", store, "--json"), `"findings":[],"repaired":[]`)
+
+	files, err := filepath.Glob(filepath.Join(store, "layers", "*"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	f, err := os.OpenFile(files[0], os.O_RDWR, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 8192, 4096))
+	require.NoError(t, f.Close())
+	for range 2 {
+		code, stdout, stderr := snapfs("check", store, "--repair")
+		require.Equal(t, exitFailed, code)
+		require.Contains(t, stderr, "2 findings that a repair does not mend")
+		require.Contains(t, stdout, "web/root.img: has lost 4.0KiB: bytes 8192-12287; to read them is EIO until they are written anew\n")
+		require.Contains(t, stdout, "web@one/root.img: has lost 4.0KiB: bytes 8192-12287; to read them is EIO\n")
+	}
+	mount(t, store, point)
+	_, err = os.ReadFile(filepath.Join(dir, "root.img"))
+	require.ErrorIs(t, err, unix.EIO)
+	require.Equal(t, "hello", start(t, filepath.Join(dir, "root.img"), 5))
+	require.Contains(t, done(t, "list", "--json", dir), `"warning":"data is lost (4.0KiB, found by a repair)`)
+	done(t, "delete", dir, "one")
+	disk, err := os.OpenFile(filepath.Join(dir, "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	_, err = disk.WriteAt(make([]byte, 4096), 8192)
+	require.NoError(t, err)
+	require.NoError(t, disk.Sync())
+	require.NoError(t, disk.Close())
+	done(t, "umount", point)
+	done(t, "check", store)
+}
+
+func TestRestoreIndex(t *testing.T) {
+	store, point := newMount(t, "--reserve=1MiB")
+	dir := newVM(t, point, "web", "hello")
+	done(t, "create", dir, "one")
+	require.Eventually(t, func() bool {
+		backups, _ := filepath.Glob(filepath.Join(store, "backup", "2*"))
+		return len(backups) == 1
+	}, patience, 50*time.Millisecond)
+	require.Contains(t, refused(t, "restore-index", store), "it is mounted at "+point)
+	require.Contains(t, refused(t, "restore-index", point), "is a mount")
+	done(t, "umount", point)
+	tables, err := filepath.Glob(filepath.Join(store, "index", "*.sst"))
+	require.NoError(t, err)
+	require.NotEmpty(t, tables)
+	require.NoError(t, os.Remove(tables[0]))
+	require.Contains(t, refused(t, "mount", store, point), "`snapfs restore-index "+store+"` goes back to the backup of ")
+	require.NoError(t, os.WriteFile(filepath.Join(store, "backup", "20991231T000000Z-999999"), []byte("cut off"), 0o600))
+	out := done(t, "restore-index", store)
+	require.Contains(t, out, "skipped backup/20991231T000000Z-999999: damaged backup: it is cut off\nrestored backup/2")
+	mount(t, store, point)
+	require.Equal(t, "hello", start(t, filepath.Join(dir, "root.img"), 5))
+	require.Contains(t, done(t, "log", point), " index-restored backup=backup/2")
+	done(t, "umount", point)
+
+	missing := filepath.Join(store, "missing")
+	require.Contains(t, refused(t, "restore-index", missing), "no such file")
+	require.NoError(t, os.RemoveAll(filepath.Join(store, "backup")))
+	require.Contains(t, refused(t, "restore-index", store), "has no backup of its index")
+}
