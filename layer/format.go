@@ -67,10 +67,23 @@ func makeStore(dir string) (empty bool, err error) {
 			empty = false
 		}
 	}
+	if !empty && isStoreWithout(dir) {
+		return false, Errorf(syscall.EINVAL, "store %s has lost its %s; `snapfs check %[1]s --repair` makes it anew", dir, formatName)
+	}
 	if !empty {
 		return false, Errorf(syscall.EINVAL, "%s is not a snapfs store: it has entries but no %s; name an empty directory, or one that does not exist", dir, formatName)
 	}
 	return true, nil
+}
+
+// isStoreWithout says whether a directory has what only a store has, whatever its FORMAT says.
+func isStoreWithout(dir string) bool {
+	for _, name := range []string{indexName, layersName, commitsName} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // readFormat refuses, by name, a store that this program does not understand.
@@ -82,7 +95,7 @@ func readFormat(dir string) error {
 	}
 	var f format
 	if err := json.Unmarshal(data, &f); err != nil || f.Store != "snapfs" {
-		return Errorf(syscall.EINVAL, "%s is damaged: it does not say that this is a snapfs store", path)
+		return Errorf(syscall.EINVAL, "%s is damaged: it does not say that this is a snapfs store; `snapfs check %s --repair` makes it anew", path, dir)
 	}
 	if f.Version != formatVersion {
 		return Errorf(syscall.EINVAL, "store %s has format version %d; this snapfs knows version %d only", dir, f.Version, formatVersion)

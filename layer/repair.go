@@ -69,10 +69,8 @@ func (m *mender) repair(q *quarantine) error {
 // repairFormat writes FORMAT anew where it is missing or can't be read: there is one version only so far. That of another
 // version is left to be refused.
 func repairFormat(dir string, q *quarantine, done *[]Finding) error {
-	for _, name := range []string{indexName, layersName} {
-		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || !info.IsDir() {
-			return nil // it is no store
-		}
+	if !isStoreWithout(dir) {
+		return nil
 	}
 	data, err := os.ReadFile(filepath.Join(dir, formatName))
 	missing := errors.Is(err, os.ErrNotExist)

@@ -297,7 +297,7 @@ func TestRepairOfFormat(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 		}
 		_, err := Check(dir)
-		require.Error(t, err)
+		require.ErrorContains(t, err, "`snapfs check "+dir+" --repair` makes it anew")
 		report := repaired(t, dir)
 		require.Empty(t, report.Findings)
 		require.Len(t, report.Repaired, 1)
