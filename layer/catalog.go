@@ -31,7 +31,7 @@ const (
 	tableImage    = 'i' // image → imageRecord
 	tableMachine  = 'd' // snapshot → what its machine's monitor told, JSON
 	tableDone     = 'w' // request → doneRecord
-	tableLost     = 'x' // layer, region → bitmap of blocks that the data file has lost
+	tableLost     = 'b' // layer, region → bitmap of blocks that the data file has lost
 )
 
 type storeRecord struct {
