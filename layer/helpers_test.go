@@ -216,11 +216,11 @@ func settle(t tester, s *Store) {
 	}
 }
 
-// idle says whether the reclaimer waits for work: it gives its queue's memory back before it does.
+// idle says whether the reclaimer waits for work: it gives the memory of its queues back before it does.
 func idle(r *reclaimer) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.queue == nil && len(r.queued) == 0
+	return r.queue == nil && r.later == nil && len(r.queued) == 0
 }
 
 // requireSound checks a closed store.

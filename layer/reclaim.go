@@ -162,6 +162,9 @@ func (r *reclaimer) regions(l *layer, regions []uint64) (gone bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if found, err := r.anyDead(l, regions, idle); !found || err != nil {
+		return false, err
+	}
 	d := r.departure(l)
 	var c cleared
 	err = r.store.updateFreeing(func(tx *blockmap.Tx) (err error) {
@@ -222,6 +225,29 @@ func (r *reclaimer) clearRegions(tx *blockmap.Tx, l *layer, regions []uint64, id
 	return c, editIfThere(tx, catalogKey(tableLayer, l.id), func(rec *layerRecord) { rec.Blocks -= c.blocks })
 }
 
+// anyDead says whether there is anything to clear. Most looks at a layer find nothing, and need not wait for a commit; who
+// commits what makes a block dead queues another one.
+func (r *reclaimer) anyDead(l *layer, regions []uint64, idle []blockmap.Bitmap) (found bool, err error) {
+	t := r.store.tree
+	err = r.store.index.View(func(tx *blockmap.Tx) error {
+		t.RLock()
+		defer t.RUnlock()
+		for i := 0; i < len(regions) && !found; i++ {
+			rec, err := l.recordLocked(tx, regions[i])
+			if err != nil {
+				return err
+			}
+			kept, err := r.keptLocked(tx, l, regions[i], rec, &idle[i])
+			if err != nil {
+				return err
+			}
+			found = kept != rec
+		}
+		return nil
+	})
+	return found, err
+}
+
 // clearDead clears the bits of dead blocks, and returns those of them that held data.
 func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZeros *blockmap.Bitmap) (dead blockmap.Bitmap, err error) {
 	t := r.store.tree
@@ -230,22 +256,31 @@ func (r *reclaimer) clearDead(tx *blockmap.Tx, l *layer, region uint64, idleZero
 		return dead, err
 	}
 	t.RLock()
-	needed, err := readers{tree: t, tx: tx}.neededLocked(l, region, rec.Covered())
+	kept, err := r.keptLocked(tx, l, region, rec, idleZeros)
 	t.RUnlock()
 	if err != nil {
 		return dead, err
 	}
-	kept := blockmap.Record{Data: rec.Data, Zero: rec.Zero}
-	kept.Data.And(&needed)
-	kept.Zero.And(&needed)
-	kept.Zero.AndNot(idleZeros)
 	if kept != rec {
 		putRecord(tx, in, l.id, region, false, &kept)
 		l.keepLost(tx, region, &kept.Data)
 	}
 	dead = rec.Data
-	dead.AndNot(&needed)
+	dead.AndNot(&kept.Data)
 	return dead, nil
+}
+
+// keptLocked is what somebody still needs of a retired layer's record.
+func (r *reclaimer) keptLocked(tx *blockmap.Tx, l *layer, region uint64, rec blockmap.Record, idleZeros *blockmap.Bitmap) (kept blockmap.Record, err error) {
+	needed, err := readers{tree: r.store.tree, tx: tx}.neededLocked(l, region, rec.Covered())
+	if err != nil {
+		return kept, err
+	}
+	kept = blockmap.Record{Data: rec.Data, Zero: rec.Zero}
+	kept.Data.And(&needed)
+	kept.Zero.And(&needed)
+	kept.Zero.AndNot(idleZeros)
+	return kept, nil
 }
 
 // idleZeros says, for each region, where a zero bit of l hides nothing: nothing below it has data. As what lies below

@@ -30,7 +30,8 @@ type reclaimer struct {
 
 	mu      sync.Mutex // guards what follows
 	wake    *sync.Cond
-	queue   []job
+	queue   []job // what may have layers leave, and their files
+	later   []job // parts of layers that go on: many, and the longer they wait the more of them come to one
 	queued  map[job]bool
 	running bool
 	closed  bool
@@ -74,10 +75,15 @@ func (r *reclaimer) add(jobs ...job) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, j := range jobs {
-		if !r.queued[j] {
-			r.queued[j] = true
+		switch {
+		case r.queued[j]:
+			continue
+		case j.whole || j.merge != nil:
 			r.queue = append(r.queue, j)
+		default:
+			r.later = append(r.later, j)
 		}
+		r.queued[j] = true
 	}
 	r.wake.Signal()
 }
@@ -148,23 +154,27 @@ func (r *reclaimer) tryAgain(j job, err error) {
 	}
 }
 
-// next takes a job off the queue, or several holes to punch, and waits for one unless something is to be settled first. ok
+// next takes a job off the queues, or several holes to punch, and waits for one unless something is to be settled first. ok
 // is false if there is none, or the reclaimer closes.
 func (r *reclaimer) next() (jobs []job, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.queue) == 0 && !r.closed && len(r.punched)+len(r.left) == 0 {
-		r.queue = nil // gives its memory back
+	for len(r.queue)+len(r.later) == 0 && !r.closed && len(r.punched)+len(r.left) == 0 {
+		r.queue, r.later = nil, nil // gives their memory back
 		r.wake.Wait()
 	}
-	if r.closed || len(r.queue) == 0 {
+	queue := &r.queue
+	if len(*queue) == 0 {
+		queue = &r.later
+	}
+	if r.closed || len(*queue) == 0 {
 		return nil, false
 	}
-	n := 1
-	for r.queue[0].punch && n < min(len(r.queue), settleAtOnce) && r.queue[n].punch {
+	n, first := 1, (*queue)[0]
+	for first.punch && n < min(len(*queue), settleAtOnce) && (*queue)[n].punch {
 		n++
 	}
-	jobs, r.queue = r.queue[:n:n], r.queue[n:]
+	jobs, *queue = (*queue)[:n:n], (*queue)[n:]
 	for _, j := range jobs {
 		delete(r.queued, j)
 	}
