@@ -2,6 +2,7 @@
 #
 #   make demo     see it work with a real guest, in about a minute
 #   make test     all checks and tests
+#   make soak     the load that it is built for, and long forms of tests: an hour or more
 #   make build    bin/snapfs, one static binary
 
 GO          ?= go
