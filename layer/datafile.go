@@ -217,7 +217,7 @@ func readBlocks(fd int, lay *layer, p []byte, off int64) error {
 
 // pieceSize is how much is written at once, in bytes. The page cache keeps what is written at once in one folio, and a
 // later 4 KiB write to ext4 walks over all blocks of its folio: 10 times as long in one of 1 MiB.
-const pieceSize = 64 << 10
+const pieceSize = 128 << 10
 
 // writeBlocks writes all of p at off of the data file.
 func writeBlocks(fd int, lay *layer, p []byte, off int64) error {

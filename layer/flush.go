@@ -54,8 +54,8 @@ func (f *File) uncommitted(w *headState) bool {
 	return !w.dirty.Empty() || len(w.punch) > 0 || f.vm.log.holds(&w.logged)
 }
 
-// flush makes durable what one layer of the file holds. One flush of a layer runs at a time; a later one runs its own,
-// for it answers for writes that the first did not see.
+// flush makes durable what one layer of the file holds. One flush of a layer runs at a time. Those that come meanwhile
+// share the next one: it answers for all that was written before it begins.
 //
 // Data is synced, then the index committed. A crash between leaves data that nothing names. If either fails, the
 // kernel may have dropped what it could not write and tells so only once: the layer is marked, and no flush of it
@@ -65,9 +65,16 @@ func (f *File) flush(l *layer, dataOnly bool) error {
 	if w == nil {
 		return nil // a revert took the file away
 	}
+	r, leads := w.rounds.join(dataOnly)
+	if !leads {
+		<-r.done
+		return r.err
+	}
 	w.flushing.Lock()
 	defer w.flushing.Unlock()
-	return f.flushLocked(l, w, dataOnly)
+	r.err = f.flushLocked(l, w, w.rounds.begin(r))
+	close(r.done)
+	return r.err
 }
 
 func (f *File) flushLocked(l *layer, w *headState, dataOnly bool) error {

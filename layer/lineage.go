@@ -45,6 +45,7 @@ type headState struct {
 	unsynced atomic.Bool // written since the last fdatasync began
 	failed   atomic.Bool // a flush failed: what it held may be lost, so no later one may succeed
 
+	rounds   rounds
 	flushing sync.Mutex // one flush at a time
 	saved    fileMeta   // guarded by flushing: what the index has of the file
 	recorded bool       // guarded by flushing: the index knows of the data file
