@@ -55,17 +55,19 @@ type Index struct {
 	notify func(error)
 	commit func(txn *badger.Txn, version uint64) error // Badger's; tests make it fail
 
-	mu        sync.Mutex // guards what follows; nothing else is locked under it
-	wake      sync.Cond  // the writer waits here for queue or closed
-	queue     []*update
-	closed    bool
-	failure   error
-	committed uint64         // version of the newest commit on disk; only the writer changes it
-	reading   map[uint64]int // Views under way by the version they read
-	views     sync.WaitGroup // Views under way; Add only under mu and before closed
+	mu         sync.Mutex // guards what follows; nothing else is locked under it
+	wake       sync.Cond  // the writer waits here for queue or closed
+	queue      []*update
+	committing bool // it is somebody's turn; his are log, room, counter and changes of committed
+	closed     bool
+	failure    error
+	committed  uint64         // version of the newest commit on disk
+	reading    map[uint64]int // Views under way by the version they read
+	views      sync.WaitGroup // Views under way; Add only under mu and before closed
 
-	room    *room    // the writer's, until it is done
-	counter *counter // likewise; nil: none is kept
+	log     *commitLog
+	room    *room
+	counter *counter // nil: none is kept
 
 	writerDone chan struct{}
 	closeOnce  sync.Once
@@ -139,18 +141,27 @@ func open(b badger.Options, o Options, r *room) (*Index, error) {
 		room:       r,
 		maxTx:      maxTransaction(db),
 		notify:     o.Failed,
-		commit:     committer(o.Commit),
 		reading:    make(map[uint64]int),
 		writerDone: make(chan struct{}),
 	}
 	x.wake.L = &x.mu
+	x.commit = x.committer(o.Commit)
+	if x.log, err = openCommitLog(b.Dir); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	x.publish(db.MaxVersion())
 	r.opened(db)
 	return x, nil
 }
 
-func committer(around func(func() error) error) func(*badger.Txn, uint64) error {
-	commit := func(txn *badger.Txn, version uint64) error { return txn.CommitAt(version, nil) }
+// committer returns what commits a transaction and makes it durable.
+func (x *Index) committer(around func(func() error) error) func(*badger.Txn, uint64) error {
+	commit := func(txn *badger.Txn, version uint64) error {
+		if err := txn.CommitAt(version, nil); err != nil {
+			return err
+		}
+		return x.log.sync()
+	}
 	if around == nil {
 		return commit
 	}
@@ -180,12 +191,12 @@ func removeLeftovers(dir string) error {
 	return nil
 }
 
-// badgerOptions: every commit is synced; values lie beside their keys; one writer, so no conflicts to detect; memory is
+// badgerOptions: commits are synced by commitLog; values lie beside their keys; one writer, so no conflicts to detect; memory is
 // a few memtables and no caches, as blocks and table indexes are read from the page cache through mappings. Each memtable's
 // table is compacted at once, so that a compaction never needs room for more than one of them.
 func badgerOptions(dir string) badger.Options {
 	return badger.DefaultOptions(dir).
-		WithSyncWrites(true).
+		WithSyncWrites(false).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
 		WithNumCompactors(2).
@@ -226,7 +237,7 @@ func (x *Index) closeDB() error {
 	if n := x.room.filled + headersSize; !x.room.ask(n, true) {
 		return fmt.Errorf("%w: closing it takes %d MiB; nothing is lost", ErrFull, n>>20)
 	}
-	return errors.Join(x.db.Close(), x.counter.close())
+	return errors.Join(x.log.close(), x.db.Close(), x.counter.close())
 }
 
 // Settled says whether the index has written all that it asked room for.

@@ -88,7 +88,7 @@ func (r *room) makeNext() {
 			last = max(last, id)
 		}
 	}
-	name := filepath.Join(r.dir, fmt.Sprintf("%05d.mem", last+1))
+	name := logName(r.dir, last+1)
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return
