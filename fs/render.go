@@ -111,6 +111,7 @@ type mountStatus struct {
 	FullAt        *time.Time `json:"full_at"`
 	Fastest       *string    `json:"fastest"`
 	Capabilities  []string   `json:"capabilities"`
+	Progress      *Progress  `json:"progress"` // of a scrub
 }
 
 // status describes the mount.
@@ -137,6 +138,9 @@ func (s *server) status() mountStatus {
 		FullAt:        stats.FullAt,
 		Fastest:       fastest,
 		Capabilities:  []string{"snapshot", "browse", "revert", "delete", "rename", "preview", "clone", "discard", "policy", "quiesce", "memory", "schedule", "growth"},
+	}
+	if percent, scrubs := s.store.ScrubProgress(); scrubs {
+		status.Progress = &Progress{What: "scrub", Percent: percent}
 	}
 	watched := s.options.Supervision()
 	status.Restarts = watched.Restarts

@@ -62,8 +62,8 @@ type Supervision struct {
 
 // Progress is how far something is.
 type Progress struct {
-	Snapshot string `json:"snapshot"`
-	What     string `json:"what"` // as "memory"
+	Snapshot string `json:"snapshot,omitempty"` // if it is of one
+	What     string `json:"what"`               // "memory" or "scrub"
 	Percent  int    `json:"percent"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/snapfs/snapfs/blockmap"
@@ -28,7 +29,14 @@ func (s *Store) Scrub() (ScrubReport, error) {
 		return report, Errorf(syscall.EBUSY, "a scrub is under way already")
 	}
 	defer s.scrubbing.Unlock()
-	for _, l := range s.sealedLayers(true) {
+	layers := s.sealedLayers(true)
+	var total int64
+	for _, l := range layers {
+		total += l.blocks.Load() * blockSize
+	}
+	s.scrubbed.Store(&scrubbed{of: max(total, 1)})
+	defer s.scrubbed.Store(nil)
+	for _, l := range layers {
 		err := s.scrubLayer(l, &report)
 		if errors.Is(err, errStopped) {
 			return report, Errorf(syscall.EIO, "scrub: %w", err)
@@ -44,6 +52,21 @@ func (s *Store) Scrub() (ScrubReport, error) {
 	return report, nil
 }
 
+// scrubbed is how far a scrub is, in bytes.
+type scrubbed struct {
+	bytes atomic.Int64
+	of    int64
+}
+
+// ScrubProgress is how many percent of a scrub are done, and whether one is under way.
+func (s *Store) ScrubProgress() (percent int, underWay bool) {
+	p := s.scrubbed.Load()
+	if p == nil {
+		return 0, false
+	}
+	return int(min(p.bytes.Load()*100/p.of, 100)), true
+}
+
 func (r *ScrubReport) found(object, format string, args ...any) {
 	r.Findings = append(r.Findings, Finding{Object: object, Text: fmt.Sprintf(format, args...)})
 }
@@ -51,6 +74,7 @@ func (r *ScrubReport) found(object, format string, args ...any) {
 func (s *Store) scrubLayer(l *layer, report *ScrubReport) error {
 	return s.eachBlock(l, func(block uint64, data []byte) error {
 		report.Bytes += int64(len(data))
+		s.scrubbed.Load().bytes.Store(report.Bytes)
 		wrong, err := s.mismatch(l, block, data)
 		if err != nil {
 			return err

@@ -161,3 +161,33 @@ func TestLostSums(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, scrub.Findings)
 }
+
+func TestScrubProgress(t *testing.T) {
+	sumSoon(t)
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 64*blockSize)
+	for i, name := range []string{"a", "b", "c", "d"} {
+		write(t, f, blocksOf(byte(i), 8), int64(8*i)*blockSize)
+		snapshot(t, v, name)
+	}
+	summed(t, s)
+	_, scrubs := s.ScrubProgress()
+	require.False(t, scrubs)
+	var seen []int
+	fault = func(kind string) error {
+		if percent, scrubs := s.ScrubProgress(); scrubs {
+			seen = append(seen, percent)
+		}
+		return nil
+	}
+	t.Cleanup(func() { fault = nil })
+	_, err := s.Scrub()
+	require.NoError(t, err)
+	fault = nil
+	require.IsNonDecreasing(t, seen)
+	require.Zero(t, seen[0])
+	require.Greater(t, seen[len(seen)-1], 50)
+	_, scrubs = s.ScrubProgress()
+	require.False(t, scrubs)
+}

@@ -47,8 +47,9 @@ type Store struct {
 	closing  sync.Once
 	closed   error
 
-	scrubbing sync.Mutex  // one at a time
-	unsaved   atomic.Bool // a backup of the index is due, and there is no room for it
+	scrubbing sync.Mutex               // one at a time
+	scrubbed  atomic.Pointer[scrubbed] // the one under way
+	unsaved   atomic.Bool              // a backup of the index is due, and there is no room for it
 
 	chains sync.RWMutex // shared while a chain is made and put to use, exclusive while all in use are made anew
 

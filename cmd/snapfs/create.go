@@ -55,7 +55,7 @@ func (a *app) command(vm, control, doing string, c command, asJSON bool) (answer
 	}
 	var done func()
 	if c.Memory {
-		done = a.watchMemory(p)
+		done = a.watch(p, "saving the memory")
 	} else {
 		done = a.working(doing)
 	}

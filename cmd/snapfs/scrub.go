@@ -33,7 +33,7 @@ func (a *app) scrub(mountpoint string, asJSON bool) error {
 	if p.isVM() {
 		return fmt.Errorf("%s is a VM: name the mount, all of it is compared", mountpoint)
 	}
-	done := a.working("comparing")
+	done := a.watch(p, "comparing")
 	reply, err := p.tell("scrub", []byte("\n"))
 	done()
 	if err != nil {

@@ -1,6 +1,6 @@
 package main
 
-// Watching a machine's memory being saved, which takes its time.
+// Watching what takes its time: a machine's memory being saved, a scrub.
 
 import (
 	"encoding/json"
@@ -12,12 +12,12 @@ import (
 // watchEvery is between two looks.
 const watchEvery = 200 * time.Millisecond
 
-// watchMemory shows how far it is until the function it returns is called.
-func (a *app) watchMemory(p place) (done func()) {
+// watch shows how far it is, by the status of a VM or mount, until the function it returns is called.
+func (a *app) watch(p place, what string) (done func()) {
 	if !isTerminal(a.stderr) {
 		return func() {}
 	}
-	bar, stop := a.newProgress("saving the memory"), make(chan struct{})
+	bar, stop := a.newProgress(what), make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
