@@ -208,6 +208,7 @@ func (f *File) commitFlush(b *batch) error {
 			return err
 		}
 	}
+	s.reclaim.giveUp(b.layer, b.punch)
 	regions := b.regions()
 	for first := true; first || len(regions) > 0; first = false {
 		n := 0

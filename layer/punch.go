@@ -98,6 +98,9 @@ func (r *reclaimer) punchAll(jobs []job) {
 
 // toPunch reads what is to be punched in a region of a layer: nothing if that left, and its file with it.
 func (r *reclaimer) toPunch(j job) (p punch, err error) {
+	r.mu.Lock()
+	delete(r.givenUp, layerRegion{j.layer, j.region}) // before the view: what that misses is given up by now
+	r.mu.Unlock()
 	if r.store.tree.layer(j.layer.id) != j.layer {
 		return p, nil
 	}
@@ -107,6 +110,25 @@ func (r *reclaimer) toPunch(j job) (p punch, err error) {
 	})
 	p.of = j.layer
 	return p, err
+}
+
+// giveUp notes what a head gave up, before the index is told. A hole that was made in it before may have been written
+// again in between: it is not forgotten, but made once more.
+func (r *reclaimer) giveUp(l *layer, given map[uint64]*blockmap.Bitmap) {
+	if len(given) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.givenUp == nil {
+		r.givenUp = make(map[layerRegion]blockmap.Bitmap)
+	}
+	for region, blocks := range given {
+		at := layerRegion{l, region}
+		all := r.givenUp[at]
+		all.Or(blocks)
+		r.givenUp[at] = all
+	}
 }
 
 // punchBlocks punches those that hold no data now, and returns them. Their lock keeps a head from writing one
@@ -228,6 +250,10 @@ func (r *reclaimer) forgetPunched(tx *blockmap.Tx, p punch) (gone int64, more bo
 	if err != nil {
 		return 0, false, err
 	}
+	r.mu.Lock()
+	again := r.givenUp[layerRegion{p.of, p.region}]
+	r.mu.Unlock()
+	p.blocks.AndNot(&again)
 	before := now.blocks.Count()
 	now.blocks.AndNot(&p.blocks)
 	now.blocks.AndNot(&held)

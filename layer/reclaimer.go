@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
 )
 
 // reclaimer works on a queue, one job at a time. It may stop anywhere: what it has done is in the index, and a start
@@ -35,6 +37,7 @@ type reclaimer struct {
 	queued  map[job]bool
 	running bool
 	closed  bool
+	givenUp map[layerRegion]blockmap.Bitmap // by heads, since what is to be punched there was last looked up
 	done    chan struct{}
 }
 
