@@ -201,10 +201,14 @@ func (s *Session) refuse(d device, req []byte) {
 	}
 	d.answerStatus(uniqueOf(req), fuse.EIO)
 	s.acquit(req)
+	_, done := s.files.store.Done(uniqueOf(req) &^ resent)
 	s.files.store.Answered(uniqueOf(req) &^ resent)
 	d.logf("%s: %v", s.describe(req), errRefused)
 	vm, file := s.files.whose(nodeOf(req))
 	attrs := []any{"op", opName(opcodeOf(req)), "errno", "EIO", "error", errRefused}
+	if done {
+		attrs = append(attrs, "done", true)
+	}
 	if file != "" {
 		attrs = append([]any{"file", file}, attrs...)
 	}
