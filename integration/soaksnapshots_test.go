@@ -17,7 +17,7 @@ import (
 )
 
 // soakSnapshots is how many snapshots a VM has about.
-const soakSnapshots = 12
+const soakSnapshots = 8
 
 // runSnapshots makes a snapshot every second, and something of one that is there.
 func (v *soakVM) runSnapshots(ctx context.Context) error {
