@@ -61,9 +61,13 @@ func (x *Index) Size() (bytes int64) {
 }
 
 // Backup writes all that is committed when it begins. Updates go on meanwhile. It ends with w's error, if w has one, and
-// with ErrDamaged if files of the index have changed behind its back: a backup of that would be none.
-func (x *Index) Backup(w io.Writer) (info BackupInfo, err error) {
-	if err := x.verifyTables(); err != nil {
+// with ErrDamaged if files of the index have changed behind its back: a backup of that would be none. rest, if there is one,
+// is called now and then with when the work began that was done since the last rest; its error ends it, too.
+func (x *Index) Backup(w io.Writer, rest func(began time.Time) error) (info BackupInfo, err error) {
+	if rest == nil {
+		rest = func(time.Time) error { return nil }
+	}
+	if err := x.verifyTables(rest); err != nil {
 		return info, fmt.Errorf("back up the index: %w", err)
 	}
 	version, err := x.beginView()
@@ -79,7 +83,7 @@ func (x *Index) Backup(w io.Writer) (info BackupInfo, err error) {
 	}
 	info.Commit = version
 	copy(info.Identity[:], mark)
-	b := &backupWriter{out: w, sum: sha256.New()}
+	b := &backupWriter{out: w, sum: sha256.New(), rest: rest, began: time.Now()}
 	if err := b.entries(txn); err != nil {
 		return info, fmt.Errorf("back up the index: %w", err)
 	}
@@ -90,8 +94,8 @@ func (x *Index) Backup(w io.Writer) (info BackupInfo, err error) {
 	return info, nil
 }
 
-// verifyTables reads all tables through, in half of the time that passes.
-func (x *Index) verifyTables() error {
+// verifyTables reads all tables through.
+func (x *Index) verifyTables(rest func(time.Time) error) error {
 	for _, t := range x.db.Tables() {
 		began, missing := time.Now(), false
 		name := table.NewFilename(t.ID, x.db.Opts().Dir)
@@ -106,13 +110,9 @@ func (x *Index) verifyTables() error {
 		if err != nil && !missing {
 			return err
 		}
-		x.mu.Lock()
-		closed := x.closed
-		x.mu.Unlock()
-		if closed {
-			return ErrClosed
+		if err := rest(began); err != nil {
+			return err
 		}
-		time.Sleep(time.Since(began))
 	}
 	return nil
 }
@@ -123,6 +123,8 @@ type backupWriter struct {
 	written int64
 	list    pb.KVList
 	size    int // of the entries in list
+	rest    func(time.Time) error
+	began   time.Time // the work since the last rest
 }
 
 func (b *backupWriter) Write(p []byte) (int, error) {
@@ -163,7 +165,10 @@ func (b *backupWriter) flush() error {
 		return err
 	}
 	b.list.Kv, b.size = b.list.Kv[:0], 0
-	_, err = b.Write(append(binary.LittleEndian.AppendUint64(nil, uint64(len(data))), data...))
+	if _, err = b.Write(append(binary.LittleEndian.AppendUint64(nil, uint64(len(data))), data...)); err == nil {
+		err = b.rest(b.began)
+		b.began = time.Now()
+	}
 	return err
 }
 

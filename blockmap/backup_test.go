@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -33,7 +34,7 @@ func backedUp(t *testing.T, n int) (x *Index, backup string, info BackupInfo) {
 	backup = filepath.Join(dir, "backup")
 	f, err := os.Create(backup)
 	require.NoError(t, err)
-	info, err = x.Backup(f)
+	info, err = x.Backup(f, nil)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	return x, backup, info
@@ -100,7 +101,7 @@ func TestBackupIsOfOneMoment(t *testing.T) {
 			return nil
 		}))
 		return out.Write(p)
-	}))
+	}), nil)
 	require.NoError(t, err)
 	require.Greater(t, n, 3)
 	path := filepath.Join(t.TempDir(), "backup")
@@ -114,8 +115,17 @@ func TestBackupIsOfOneMoment(t *testing.T) {
 func TestBackupEndsWithItsWriter(t *testing.T) {
 	x, _, _ := backedUp(t, 2000)
 	full := errors.New("no room")
-	_, err := x.Backup(writerFunc(func([]byte) (int, error) { return 0, full }))
+	_, err := x.Backup(writerFunc(func([]byte) (int, error) { return 0, full }), nil)
 	require.ErrorIs(t, err, full)
+	for n := range 4 {
+		_, err = x.Backup(new(bytes.Buffer), func(time.Time) error {
+			if n--; n < 0 {
+				return full
+			}
+			return nil
+		})
+		require.ErrorIs(t, err, full)
+	}
 }
 
 // A table that was damaged while the index is open is found, and not backed up as if it were whole.
@@ -134,7 +144,7 @@ func TestBackupOfADamagedIndex(t *testing.T) {
 	_, err = f.WriteAt([]byte("spoiled"), 500)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
-	_, err = x.Backup(new(bytes.Buffer))
+	_, err = x.Backup(new(bytes.Buffer), nil)
 	require.ErrorIs(t, err, ErrDamaged)
 	require.ErrorContains(t, err, tables[0])
 }

@@ -24,9 +24,10 @@ import (
 const (
 	backupName  = "backup"
 	backupTime  = "20060102T150405Z"
-	backupsKept = 3       // the newest
-	backupDays  = 2       // days before, of each of which the newest is kept, too; in UTC
-	backupSync  = 8 << 20 // bytes; no more than that wait for the disk at once, or flushes of guests would wait for them
+	backupsKept = 3                // the newest
+	backupDays  = 2                // days before, of each of which the newest is kept, too; in UTC
+	backupAgain = 10 * time.Minute // after one that failed
+	backupSync  = 8 << 20          // bytes; no more than that wait for the disk at once, or flushes of guests would wait for them
 )
 
 // backupEvery is how old the newest backup becomes; that of a store in which since then as much was committed as in all the
@@ -100,13 +101,17 @@ func sameDay(a, b time.Time) bool {
 func (s *Store) keepBackups() {
 	tick := time.NewTicker(backupLook)
 	defer tick.Stop()
-	for {
+	for again := time.Now(); ; {
 		select {
 		case <-s.stop:
 			return
 		case now := <-tick.C:
+			if now.Before(again) {
+				continue
+			}
 			if err := s.backUpIfDue(now); err != nil && !errors.Is(err, errStopped) {
 				s.opts.Event("", "index-backup-failed", "error", err.Error())
+				again = now.Add(backupAgain)
 			}
 		}
 	}
@@ -121,7 +126,7 @@ func (s *Store) backUpIfDue(now time.Time) error {
 		newest, committed := backups[0], s.index.Committed()
 		every := backupEvery
 		if committed >= 2*newest.commit {
-			every = backupSoon
+			every = min(every, backupSoon)
 		}
 		age := now.Sub(newest.at) // below 0 if the clock was set back
 		if age >= 0 && age < every || newest.commit == committed {
@@ -159,6 +164,7 @@ func (s *Store) backUp(now time.Time) error {
 	}
 	name := nameBackup(now, info.Commit)
 	if err := rename(temp, filepath.Join(dir, name)); err != nil {
+		_ = os.Remove(temp)
 		return Errorf(syscall.EIO, "back up the index: %w", err)
 	}
 	if err := syncDirectory(dir); err != nil {
@@ -177,8 +183,7 @@ func (s *Store) writeBackup(path string) (info blockmap.BackupInfo, err error) {
 	if err != nil {
 		return info, Errorf(syscall.EIO, "back up the index: %w", err)
 	}
-	w := &slowWriter{store: s, file: f, began: time.Now()}
-	info, err = s.index.Backup(w)
+	info, err = s.index.Backup(&backupWriter{store: s, file: f}, s.rest)
 	err = errors.Join(err, syncFile(f), f.Close())
 	if err != nil && !errors.Is(err, errStopped) {
 		err = Errorf(Errno(err), "%w", err)
@@ -186,15 +191,24 @@ func (s *Store) writeBackup(path string) (info blockmap.BackupInfo, err error) {
 	return info, err
 }
 
-// slowWriter writes a backup, and rests after each write as long as it took to come to that and through it.
-type slowWriter struct {
+// rest rests as long as the work took that began at a time, so that guests have the disk; until the store is closed.
+func (s *Store) rest(began time.Time) error {
+	select {
+	case <-s.stop:
+		return errStopped
+	case <-time.After(time.Since(began)):
+		return nil
+	}
+}
+
+// backupWriter writes a backup where there is room for it.
+type backupWriter struct {
 	store    *Store
 	file     *os.File
-	began    time.Time
 	unsynced int
 }
 
-func (w *slowWriter) Write(p []byte) (n int, err error) {
+func (w *backupWriter) Write(p []byte) (n int, err error) {
 	if err := w.store.space.take(int64(len(p))); err != nil {
 		return 0, err
 	}
@@ -204,14 +218,5 @@ func (w *slowWriter) Write(p []byte) (n int, err error) {
 	if w.unsynced += n; err == nil && w.unsynced >= backupSync {
 		w.unsynced, err = 0, syncFile(w.file)
 	}
-	if err != nil {
-		return n, err
-	}
-	select {
-	case <-w.store.stop:
-		return n, errStopped
-	case <-time.After(time.Since(w.began)):
-	}
-	w.began = time.Now()
-	return n, nil
+	return n, err
 }

@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -99,34 +99,48 @@ func TestWhichBackupsAreKept(t *testing.T) {
 }
 
 func TestBackupThatFails(t *testing.T) {
-	var events sync.Map
-	s := newStore(t, Options{Event: func(_, event string, _ ...any) { events.Store(event, true) }})
-	makeVM(t, s, "web")
-	t.Cleanup(func() { fault = nil })
-	for _, kind := range []string{"mkdir", "create", "write", "sync", "rename"} {
-		fault = func(k string) error {
-			if k == kind {
-				return syscall.EIO
-			}
-			return nil
+	var failing atomic.Value
+	failing.Store("")
+	fault = func(kind string) error {
+		if kind == failing.Load() {
+			return syscall.EIO
 		}
+		return nil
+	}
+	s := newStore(t, Options{})
+	t.Cleanup(func() { // before the store may be open no more
+		_ = s.Close()
+		fault = nil
+	})
+	makeVM(t, s, "web")
+	for _, kind := range []string{"mkdir", "create", "write", "sync", "rename"} {
+		failing.Store(kind)
 		require.Error(t, s.backUpIfDue(time.Now()), kind)
+		failing.Store("")
 		backups, err := listBackups(s.dir)
 		require.NoError(t, err)
 		require.Empty(t, backups, kind)
+		require.NoFileExists(t, filepath.Join(s.dir, backupName, "index.tmp"))
 	}
-	fault = nil
-	s.space.reserve = 1 << 60
-	require.NoError(t, s.backUpIfDue(time.Now()))
-	_, skipped := events.Load("index-backup-skipped")
-	require.True(t, skipped)
-	require.NoDirExists(t, filepath.Join(s.dir, backupName, "index.tmp"))
-	s.space.reserve = 0
 	require.NoError(t, s.backUpIfDue(time.Now()))
 	backups, err := listBackups(s.dir)
 	require.NoError(t, err)
 	require.Len(t, backups, 1)
-	require.True(t, strings.HasPrefix(filepath.Base(backups[0].path), "20"))
+}
+
+func TestBackupBelowTheReserve(t *testing.T) {
+	var skipped atomic.Int32
+	s := newStore(t, Options{Reserve: Reserve{Bytes: 1 << 60}, Event: func(_, event string, _ ...any) {
+		if event == "index-backup-skipped" {
+			skipped.Add(1)
+		}
+	}})
+	makeVM(t, s, "web")
+	for range 3 {
+		require.NoError(t, s.backUpIfDue(time.Now()))
+	}
+	require.EqualValues(t, 1, skipped.Load(), "it is told once")
+	require.NoDirExists(t, filepath.Join(s.dir, backupName))
 }
 
 // A backup that is under way ends when the store is closed.
