@@ -10,23 +10,16 @@ import (
 
 // Those who ask for a flush while one runs share the next, and what becomes of it.
 func TestFlushesShareARound(t *testing.T) {
+	syncs, broken := failSyncs(t)
 	s := newStore(t, Options{})
 	f := makeFile(t, makeVM(t, s, "web"), "root", 8*blockSize)
 	write(t, f, blocksOf(1, 2), 0)
 	flush(t, f)
-	head := f.state.Load().head
-	w := head.writer()
+	w := f.state.Load().head.writer()
 
-	for _, want := range []error{nil, syscall.EIO} {
-		syncs := 0
-		fault = func(kind string) error {
-			if kind != "sync" {
-				return nil
-			}
-			syncs++
-			return want
-		}
-		t.Cleanup(func() { fault = nil })
+	for _, fails := range []bool{false, true} {
+		syncs.Store(0)
+		broken.Store(fails)
 		w.flushing.Lock() // one is under way
 		results := make(chan error)
 		for i := range 8 {
@@ -45,14 +38,13 @@ func TestFlushesShareARound(t *testing.T) {
 		}
 		w.flushing.Unlock()
 		for range 8 {
-			err := <-results
-			if want == nil {
-				require.NoError(t, err)
+			if err := <-results; fails {
+				require.ErrorIs(t, err, syscall.EIO)
 			} else {
-				require.ErrorIs(t, err, want)
+				require.NoError(t, err)
 			}
 		}
-		require.Less(t, syncs, 8)
+		require.Less(t, int(syncs.Load()), 8)
 	}
 	require.Error(t, s.Close())
 }

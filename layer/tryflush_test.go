@@ -3,38 +3,46 @@ package layer
 // TryFlush: a flush that waits for the disk and for nothing else.
 
 import (
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestTryFlush(t *testing.T) {
-	s := newStore(t, Options{})
-	v := makeVM(t, s, "web")
-	f := makeFile(t, v, "root", 8*blockSize)
-	syncs, broken := 0, false
+// failSyncs counts syncs from here on, and has them fail while broken is set. A store is opened after it, whose
+// goroutines use it.
+func failSyncs(t *testing.T) (syncs *atomic.Int32, broken *atomic.Bool) {
+	syncs, broken = new(atomic.Int32), new(atomic.Bool)
 	fault = func(kind string) error {
 		if kind != "sync" {
 			return nil
 		}
-		syncs++
-		if broken {
+		syncs.Add(1)
+		if broken.Load() {
 			return syscall.EIO
 		}
 		return nil
 	}
 	t.Cleanup(func() { fault = nil })
+	return syncs, broken
+}
+
+func TestTryFlush(t *testing.T) {
+	syncs, broken := failSyncs(t)
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 8*blockSize)
 
 	write(t, f, blocksOf(1, 2), 0)
 	require.ErrorIs(t, f.TryFlush(), ErrWait, "blocks that the index does not know")
 	flush(t, f)
-	syncs = 0
+	syncs.Store(0)
 	require.NoError(t, f.TryFlush())
-	require.Zero(t, syncs, "nothing was written")
+	require.Zero(t, syncs.Load(), "nothing was written")
 	write(t, f, blocksOf(2, 2), 0)
 	require.NoError(t, f.TryFlush())
-	require.Equal(t, 1, syncs)
+	require.EqualValues(t, 1, syncs.Load())
 
 	resize(t, f, 16*blockSize)
 	write(t, f, blocksOf(3, 1), 12*blockSize)
@@ -51,9 +59,9 @@ func TestTryFlush(t *testing.T) {
 	flush(t, f)
 
 	write(t, f, blocksOf(5, 1), 0)
-	broken = true
+	broken.Store(true)
 	require.Equal(t, syscall.EIO, Errno(f.TryFlush()))
-	broken = false
+	broken.Store(false)
 	require.Equal(t, syscall.EIO, Errno(f.TryFlush()), "what failed once may be lost")
 	require.Equal(t, syscall.EIO, Errno(f.Flush(true)))
 	require.Error(t, s.Close())
