@@ -23,7 +23,7 @@ STORE/quarantine; blocks that a data file has lost are noted, so that to read th
 are written anew. What no repair brings back is named as long as somebody lacks it: the VM, the file or snapshot, and which
 bytes. A damaged index is not repaired, see ` + "`snapfs restore-index`" + `.
 
-Exit code 0: nothing is wrong, or is wrong any more. 1: something is.`,
+Exit code 0: nothing is wrong, or not any more. 1: something is, or is lost.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.check(args[0], repair, asJSON)
