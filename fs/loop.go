@@ -5,6 +5,7 @@ package fs
 import (
 	"bytes"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -25,15 +26,21 @@ type loop struct {
 	slot *layer.Slot // which request it is at
 	buf  *buffer
 	done [writeAnswer]byte // a WRITE's answer
+
+	thread atomic.Int64 // its thread's id
+	ended  atomic.Bool
+	extra  bool // it ends when it is no longer needed
 }
 
 // run serves until the mount is gone, on a thread of its own: what the kernel wakes is then what goes on.
 func (l *loop) run() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer l.ended.Store(true)
+	l.thread.Store(int64(unix.Gettid()))
 	l.buf = l.s.pool.get()
 	defer func() { l.s.pool.put(l.buf) }()
-	for {
+	for !l.extra || l.s.relief.slow.Load() {
 		n, err := l.next()
 		if err != nil {
 			if gone(err) {
@@ -43,6 +50,7 @@ func (l *loop) run() error {
 		}
 		l.take(l.buf.request()[:n])
 	}
+	return nil
 }
 
 // take has a request served that was just read. It is noted until it is answered or somebody else has it.
@@ -89,6 +97,10 @@ func (l *loop) read(req []byte) {
 		return
 	}
 	in := *(*fuse.ReadIn)(unsafe.Pointer(&req[0])) // a copy: the answer takes the place of the request
+	if l.s.relief.slow.Load() {
+		l.s.readLater(l.dev, in)
+		return
+	}
 	size := min(in.Size, maxIO)
 	n, err := l.s.files.read(&in, l.buf.data()[:size], false)
 	switch err {
@@ -108,7 +120,10 @@ func (l *loop) write(req []byte) {
 		l.dev.answerStatus(in.Unique, fuse.EIO)
 		return
 	}
-	err := l.s.files.write(in, req[writeHeader:], false)
+	err := error(layer.ErrWait)
+	if !l.s.relief.slow.Load() {
+		err = l.s.files.write(in, req[writeHeader:], false)
+	}
 	if err == layer.ErrWait {
 		l.writeLater(req)
 		return
@@ -134,7 +149,7 @@ func (l *loop) write(req []byte) {
 func (l *loop) fsync(req []byte) {
 	in := (*fuse.FsyncIn)(unsafe.Pointer(&req[0]))
 	err := layer.ErrWait
-	if len(req) >= int(unsafe.Sizeof(*in)) && in.FsyncFlags&fsyncDataOnly != 0 {
+	if len(req) >= int(unsafe.Sizeof(*in)) && in.FsyncFlags&fsyncDataOnly != 0 && !l.s.relief.slow.Load() {
 		err = l.sync(node(in.NodeId))
 	}
 	switch err {

@@ -96,7 +96,9 @@ func (s *Session) serveRead(d device, in *fuse.ReadIn) {
 
 // readInto reads, and answers with it; p has room for the answer's header and all that is asked for.
 func (s *Session) readInto(d device, in *fuse.ReadIn, p []byte) {
+	end := s.relief.begin()
 	n, err := s.files.read(in, p[outHeader:], true)
+	end()
 	if err != nil {
 		d.answerStatus(in.Unique, s.files.result(node(in.NodeId), "read", err))
 		return
@@ -122,7 +124,9 @@ func (s *Session) writeLater(d device, req []byte, buf *buffer) {
 
 func (s *Session) serveWrite(d device, req []byte) {
 	in := (*fuse.WriteIn)(unsafe.Pointer(&req[0]))
+	end := s.relief.begin()
 	err := s.files.write(in, req[writeHeader:], true)
+	end()
 	if err == nil && through(in) {
 		err = s.files.flushWritten(in)
 	}

@@ -113,6 +113,7 @@ type Session struct {
 	running    sync.WaitGroup // loops and the goroutines of requests
 	turn       sync.Mutex     // held by the one command that is under suspicion and runs
 	syncing    atomic.Int32   // loops that wait for the disk
+	relief     relief
 	done       chan struct{}
 	failure    error // why a loop ended, once done is closed
 }
@@ -184,6 +185,7 @@ func newSession(store *layer.Store, o Options) *Session {
 		mountpoint: o.Mountpoint,
 		files:      files,
 		protocol:   fuse.NewProtocolServer(files, protocolOptions(o.Logf)),
+		relief:     relief{over: make(chan struct{})},
 		done:       make(chan struct{}),
 	}
 	for _, fd := range o.Devices {
@@ -228,15 +230,21 @@ func (s *Session) start() error {
 		return err
 	}
 	failures := make(chan error, len(s.devices))
+	w := &watchman{s: s}
+	over := sync.OnceFunc(func() { close(s.relief.over) })
 	for i, d := range s.devices {
+		l := &loop{s: s, dev: d, slot: d.session.LoopSlot(i)}
+		w.loops = append(w.loops, &watched{loop: l})
 		s.running.Go(func() {
-			err := (&loop{s: s, dev: d, slot: d.session.LoopSlot(i)}).run()
+			err := l.run()
 			if err != nil {
 				d.logf("a reader loop ended: %v", err)
 			}
+			over()
 			failures <- err
 		})
 	}
+	s.running.Go(w.watch)
 	go s.finish(failures)
 	return nil
 }

@@ -41,14 +41,14 @@ func newRecorder(t testing.TB, fsType string, size int64) *recorder {
 	run(t, "mkfs."+fsType, "-q", r.blank)
 	run(t, "cp", "--sparse=always", r.blank, r.image)
 
-	log, device := filepath.Join(base, "writes.log"), filepath.Join(base, "device")
+	log := filepath.Join(base, "writes.log")
 	writeFile(t, log, nil)
-	writeFile(t, device, nil)
-	r.export(log, device, size)
-	oneByOne(t, device)
-	loop := strings.TrimSpace(run(t, "losetup", "--direct-io=on", "--find", "--show", device))
-	t.Cleanup(func() { _ = exec.Command("losetup", "--detach", loop).Run() })
-	run(t, "mount", "-o", recorderMounts[fsType], loop, r.dir)
+	// What it is told to flush it need not, for only the log counts.
+	device := exportDisk(t, filepath.Join(base, "device"), size,
+		"--blockdev", "driver=file,node-name=disk,cache.no-flush=on,filename="+r.image,
+		"--blockdev", "driver=file,node-name=log,cache.no-flush=on,filename="+log,
+		"--blockdev", "driver=blklogwrites,node-name=exported,file=disk,log=log")
+	run(t, "mount", "-o", recorderMounts[fsType], device, r.dir)
 	t.Cleanup(func() { _ = unix.Unmount(r.dir, 0) })
 	var err error
 	r.log, err = openWriteLog(log)
@@ -57,32 +57,34 @@ func newRecorder(t testing.TB, fsType string, size int64) *recorder {
 	return r
 }
 
-// export has the storage daemon serve the disk at a path. What it is told to
-// flush it need not, for only the log counts.
-func (r *recorder) export(log, device string, size int64) {
-	r.t.Helper()
+// exportDisk has QEMU's storage daemon serve its node "exported", which args
+// describe, as a file, and returns a block device of that.
+func exportDisk(t testing.TB, file string, size int64, args ...string) (device string) {
+	t.Helper()
+	writeFile(t, file, nil)
 	var stderr bytes.Buffer
 	cmd := exec.Command("qemu-storage-daemon",
-		"--blockdev", "driver=file,node-name=disk,cache.no-flush=on,filename="+r.image,
-		"--blockdev", "driver=file,node-name=log,cache.no-flush=on,filename="+log,
-		"--blockdev", "driver=blklogwrites,node-name=recorded,file=disk,log=log",
-		"--export", "type=fuse,id=device,node-name=recorded,writable=on,mountpoint="+device)
+		append(args, "--export", "type=fuse,id=device,node-name=exported,writable=on,mountpoint="+file)...)
 	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(r.t, cmd.Start())
+	require.NoError(t, cmd.Start())
 	exited := make(chan struct{})
 	go func() {
 		_ = cmd.Wait()
 		close(exited)
 	}()
-	r.t.Cleanup(func() {
+	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-exited
 	})
-	require.Eventually(r.t, func() bool {
-		info, err := os.Stat(device)
+	require.Eventually(t, func() bool {
+		info, err := os.Stat(file)
 		return err == nil && info.Size() == size
 	}, patience, 10*time.Millisecond, "the device does not appear: %s", &stderr)
+	oneByOne(t, file)
+	device = strings.TrimSpace(run(t, "losetup", "--direct-io=on", "--find", "--show", file))
+	t.Cleanup(func() { _ = exec.Command("losetup", "--detach", device).Run() })
+	return device
 }
 
 // oneByOne has the kernel send a FUSE mount no write before the last one has been

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	epochSlots = 4096 // more requests than ever run at once; beyond it they spin
-	epochHot   = 16   // slots tried first, so that few cache lines are touched
+	epochSlots = 1 << 14 // more requests than the kernel has under way at once; beyond it they spin
+	epochHot   = 16      // slots tried first, so that few cache lines are touched
 )
 
 // epochs lets requests say that they are looking at the store's layers, without a lock. A request enters before its
@@ -36,7 +36,10 @@ func (e *epochs) enter() int {
 			return i
 		}
 		i = (i + 1) % epochSlots
-		if tries%epochSlots == 0 {
+		switch {
+		case tries == epochHot:
+			i = int(rand.Uint32() % epochSlots) // where many wait for a disk, the first ones are taken
+		case tries%epochSlots == 0:
 			runtime.Gosched()
 		}
 	}

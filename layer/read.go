@@ -14,6 +14,10 @@ import (
 // Read fills p from off, and returns how many bytes it read: fewer than asked only at the file's end, none past it.
 // With wait=false it returns ErrWait rather than wait for the disk.
 func (f *File) Read(p []byte, off int64, wait bool) (int, error) {
+	if wait {
+		f.vm.turns.take()
+		defer f.vm.turns.giveBack()
+	}
 	for {
 		st := f.state.Load()
 		n, err := f.vm.store.read(st.chain.Map, f.size.Load(), p, off, wait)
@@ -105,8 +109,9 @@ func (s *Store) readRun(owner LayerID, p []byte, off int64, wait bool) error {
 // readCached reads what the page cache has, and returns ErrWait for anything else, errors included.
 func readCached(fd int, p []byte, off int64) error {
 	vec := unix.Iovec{Base: &p[0], Len: uint64(len(p))}
-	// Without entering the scheduler: the call does not block.
-	n, _, _ := syscall.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&vec)), 1, uintptr(off), 0, unix.RWF_NOWAIT)
+	// Not past the scheduler: the kernel starts to read ahead of what it does not have, and for that it may wait for a place
+	// in the disk's queue.
+	n, _, _ := syscall.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&vec)), 1, uintptr(off), 0, unix.RWF_NOWAIT)
 	if int(n) != len(p) {
 		return ErrWait
 	}

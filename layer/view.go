@@ -135,6 +135,10 @@ func (w *View) Read(p []byte, off int64, wait bool) (int, error) {
 	if chain == nil {
 		return 0, Errorf(syscall.EBADF, "file %q of a snapshot is not open", w.entry.Name)
 	}
+	if wait {
+		w.snap.vm.turns.take()
+		defer w.snap.vm.turns.giveBack()
+	}
 	return w.snap.vm.store.read(chain.Map, w.entry.Size, p, off, wait)
 }
 

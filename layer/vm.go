@@ -22,7 +22,8 @@ type VM struct {
 	store *Store
 	name  string // guarded by Store.mu
 
-	log *ring // of what the index does not know yet
+	log   *ring // of what the index does not know yet
+	turns turns
 
 	op       sync.Mutex // one namespace or snapshot operation at a time
 	logFlush sync.Mutex // one flush for want of room in the log at a time
@@ -46,7 +47,7 @@ type VM struct {
 
 func newVM(s *Store, id VMID, name string, attr attrRecord) *VM {
 	return &VM{
-		id: id, store: s, name: name, attr: attr, files: make(map[string]*File),
+		turns: newTurns(), id: id, store: s, name: name, attr: attr, files: make(map[string]*File),
 		snapshots: make(map[string]*Snapshot), policy: DefaultPolicy(), released: make(chan struct{}),
 		samples: []heldAt{newHeldAt(time.Now(), 0)},
 	}

@@ -18,6 +18,10 @@ func (f *File) Write(p []byte, off int64, wait bool) (int, error) {
 	if off < 0 || off > MaxFileSize-int64(len(p)) {
 		return 0, Errorf(syscall.EFBIG, "%s: no file is larger than %d bytes", f, int64(MaxFileSize))
 	}
+	if wait {
+		f.vm.turns.take()
+		defer f.vm.turns.giveBack()
+	}
 	records := uint64(len(p)/blockSize + 4)
 	if err := f.enter(wait, records); err != nil {
 		return 0, err

@@ -27,6 +27,9 @@ const baseMemory = 192 << 20
 // requestFault is what tests have requests do to their worker.
 var requestFault func(request []byte)
 
+// maxThreads is more than there can be when a disk stands still: one for each request that the kernel has under way.
+const maxThreads = 1 << 15
+
 // serve serves a mount until it is unmounted. A cancelled context ends it as a signal does. What guests flushed is safe
 // at any moment; what they only wrote is flushed when the store is closed.
 func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemonLog, w *supervised) error {
@@ -36,6 +39,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		// runtime need not find out each time: a flush costs half, a third more of them are done.
 		runtime.GOMAXPROCS(runtime.NumCPU() + 4)
 	}
+	debug.SetMaxThreads(maxThreads)
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(baseMemory + int64(spec.mapMemory))
 	}

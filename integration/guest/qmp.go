@@ -15,14 +15,15 @@ func (g *Guest) Monitor(command string, arguments map[string]any) (json.RawMessa
 
 // MonitorAt is Monitor on another socket, which Config.Args made.
 func (g *Guest) MonitorAt(path, command string, arguments map[string]any) (json.RawMessage, error) {
-	answer, err := monitor(path, command, arguments)
+	answer, err := Command(path, command, arguments)
 	if err != nil {
 		return nil, fmt.Errorf("guest %s: monitor command %s: %w", g.cfg.Name, command, err)
 	}
 	return answer, nil
 }
 
-func monitor(path, command string, arguments map[string]any) (json.RawMessage, error) {
+// Command is Monitor for whatever program of QEMU's speaks its protocol on a socket.
+func Command(path, command string, arguments map[string]any) (json.RawMessage, error) {
 	conn, dec, err := converse(path, time.Now().Add(time.Minute))
 	if err != nil {
 		return nil, err
