@@ -94,7 +94,7 @@ type controlFile struct {
 
 // openControl renders what the file says at this moment, or its usage.
 func (s *server) openControl(n node, fh uint64, by uint32, write bool) error {
-	_, which := n.control()
+	vm, which := n.control()
 	if write && !which.isWriter() {
 		return layer.Errorf(syscall.EACCES, "%s takes no commands", which.name())
 	}
@@ -102,7 +102,7 @@ func (s *server) openControl(n node, fh uint64, by uint32, write bool) error {
 	if err != nil {
 		return err
 	}
-	if err := s.store.Session().OpenText(layer.Handle(fh), by); err != nil {
+	if err := s.store.Session().OpenText(layer.Handle(fh), vm, by); err != nil {
 		return err
 	}
 	s.controls.put(fh, &controlFile{by: by, text: text})

@@ -123,10 +123,21 @@ func formatEvent(t time.Time, vm, event string, attrs []any) string {
 		b.WriteString(" vm=" + quoteValue(vm))
 	}
 	for i := 0; i+1 < len(attrs); i += 2 {
-		fmt.Fprintf(&b, " %v=%s", attrs[i], quoteValue(fmt.Sprint(attrs[i+1])))
+		fmt.Fprintf(&b, " %v=%s", attrs[i], quoteValue(cut(fmt.Sprint(attrs[i+1]))))
 	}
 	b.WriteByte('\n')
 	return b.String()
+}
+
+// longestValue is how much of a value a line has, in bytes: what came from the owner of a VM can be long, and there are
+// many lines.
+const longestValue = 512
+
+func cut(s string) string {
+	if len(s) <= longestValue {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longestValue], "") + "…"
 }
 
 // quoteValue quotes what would not read back as one word.

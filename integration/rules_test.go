@@ -3,7 +3,6 @@ package integration
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -172,36 +171,4 @@ func TestVisibleSnapshotDirectory(t *testing.T) {
 	require.Contains(t, names(t, vm), ".snapshots")
 	require.Contains(t, names(t, m.dir), ".snapshots")
 	require.ElementsMatch(t, strings.Fields("status list log scrub"), names(t, m.path(".snapshots")))
-}
-
-// TestControlFilePermissions has others than the VM's owner try its controls.
-func TestControlFilePermissions(t *testing.T) {
-	m := newMount(t)
-	vm := m.vm("vm")
-	require.NoError(t, os.Chmod(m.dir, 0o755))
-	as := func(uid uint32, script string) (string, error) {
-		cmd := exec.Command("sh", "-c", script)
-		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
-	create := "echo mine >" + snapshotPath(vm, "create")
-	out, err := as(1000, create)
-	require.Error(t, err)
-	require.Contains(t, out, "Permission denied")
-	require.NoError(t, os.Chown(vm, 1000, 1000))
-	out, err = as(1000, create)
-	require.NoError(t, err, out)
-	_, err = as(1001, "cat "+snapshotPath(vm, "list"))
-	require.Error(t, err)
-	_, err = as(1000, "cat "+m.path(".snapshots", "status"))
-	require.Error(t, err, "the mount's own files are root's")
-	for file, mode := range map[string]os.FileMode{"create": 0o600, "revert": 0o600, "tree": 0o400, "log": 0o400} {
-		info, err := os.Stat(snapshotPath(vm, file))
-		require.NoError(t, err)
-		require.Equal(t, mode, info.Mode(), file)
-		require.EqualValues(t, 1000, info.Sys().(*syscall.Stat_t).Uid, file)
-	}
-	require.Equal(t, []string{"mine"}, snapshotNames(t, vm))
 }

@@ -228,7 +228,7 @@ func (f *File) Open(h Handle, write bool) error {
 	if write {
 		flags = openWrites
 	}
-	if err := f.vm.store.session.opened(h, uint64(f.id), flags); err != nil {
+	if err := f.vm.store.session.opened(h, f.vm.id, uint64(f.id), flags); err != nil {
 		return err
 	}
 	f.handles[h] = write

@@ -42,7 +42,7 @@ func (m Memory) Open(h Handle) error {
 	if m.snap.leaving || v.snapshots[m.snap.snapshotRecord.Name] != m.snap {
 		return Errorf(syscall.ESTALE, "snapshot %q is gone", m.snap.snapshotRecord.Name)
 	}
-	if err := v.store.session.opened(h, uint64(m.snap.id), openMemory); err != nil {
+	if err := v.store.session.opened(h, v.id, uint64(m.snap.id), openMemory); err != nil {
 		return err
 	}
 	m.image.handles[h] = struct{}{}

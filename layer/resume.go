@@ -77,7 +77,7 @@ func (s *Store) resumeHandle(h Handle, id, flags uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.handles[h] = flags&openWrites != 0
-	return true
+	return s.session.opened(h, f.vm.id, id, flags) == nil // it counts for the VM from here on
 }
 
 // replay does over what a VM's log has, and returns the snapshot whose heads were in use before it was committed, if

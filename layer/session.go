@@ -30,6 +30,7 @@ const (
 	sessionHeader  = 64 << 10
 	maxInit        = 4 << 10
 	maxOpens       = 1 << 16
+	maxOpensOfVM   = maxOpens / 4
 	maxFailed      = 1 << 13
 	maxRings       = 1 << 14 // VMs of a store
 	ringRecords    = 1 << 20
@@ -59,7 +60,8 @@ type Session struct {
 	freeSlots freeSlots
 
 	mu        sync.Mutex // guards what follows
-	openAt    map[Handle]int
+	openAt    map[Handle]openEntry
+	opensOf   map[VMID]int
 	freeOpens []int
 	ringAt    map[VMID]int
 	freeRings []int
@@ -82,6 +84,13 @@ type openSlot struct {
 	handle atomic.Uint64 // 0: free
 	id     uint64        // of a file, of a snapshot's file, or of a snapshot whose memory it is; or a TextRead
 	flags  uint64
+}
+
+// openEntry says where a handle is in the open table, and which VM it counts for: 0 if an earlier worker opened it and it
+// is not known yet.
+type openEntry struct {
+	slot int
+	vm   VMID
 }
 
 const (
@@ -127,7 +136,7 @@ func AdoptSession(fd int) (*Session, error) {
 		rings:    (*[maxRings]ringSlot)(unsafe.Pointer(&mem[offRings])),
 		running:  (*runningTable)(unsafe.Pointer(&mem[offRunning])),
 		suspects: (*[maxSuspects]suspect)(unsafe.Pointer(&mem[offSuspects])),
-		openAt:   make(map[Handle]int), ringAt: make(map[VMID]int),
+		openAt:   make(map[Handle]openEntry), opensOf: make(map[VMID]int), ringAt: make(map[VMID]int),
 	}
 	switch s.header.magic.Load() {
 	case 0:
@@ -152,7 +161,7 @@ func AdoptSession(fd int) (*Session, error) {
 func (s *Session) index() {
 	for i := range s.opens {
 		if h := s.opens[i].handle.Load(); h != 0 {
-			s.openAt[Handle(h)] = i
+			s.openAt[Handle(h)] = openEntry{slot: i}
 		}
 	}
 	for i := range s.rings {
@@ -211,34 +220,55 @@ func (s *Session) SetInit(request []byte) error {
 	return nil
 }
 
-// opened enters a handle in the open table; ENFILE when it is full. Entering it again changes nothing.
-func (s *Session) opened(h Handle, id, flags uint64) error {
+// opened enters a handle of a VM's, or of the mount's with 0, in the open table; ENFILE when that is full, or the VM has
+// more than its part of it. Entering it again changes nothing.
+func (s *Session) opened(h Handle, vm VMID, id, flags uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.openAt[h]; ok {
+	if e, ok := s.openAt[h]; ok {
+		s.countLocked(h, e, vm)
 		return nil
 	}
-	if len(s.freeOpens) == 0 {
+	switch {
+	case len(s.freeOpens) == 0:
 		return Errorf(syscall.ENFILE, "%d files of the mount are open already", maxOpens)
+	case vm != 0 && s.opensOf[vm] >= maxOpensOfVM:
+		return Errorf(syscall.ENFILE, "%d files of the VM are open already", maxOpensOfVM)
 	}
 	i := s.freeOpens[len(s.freeOpens)-1]
 	s.freeOpens = s.freeOpens[:len(s.freeOpens)-1]
-	s.openAt[h] = i
+	s.countLocked(h, openEntry{slot: i}, vm)
 	slot := &s.opens[i]
 	slot.id, slot.flags = id, flags
 	slot.handle.Store(uint64(h))
 	return nil
 }
 
+// countLocked notes whose a handle is, once that is known.
+func (s *Session) countLocked(h Handle, e openEntry, vm VMID) {
+	if e.vm == 0 && vm != 0 {
+		e.vm = vm
+		s.opensOf[vm]++
+	}
+	s.openAt[h] = e
+}
+
 // closed takes a handle out.
 func (s *Session) closed(h Handle) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i, ok := s.openAt[h]; ok {
-		delete(s.openAt, h)
-		s.opens[i].handle.Store(0)
-		s.freeOpens = append(s.freeOpens, i)
+	e, ok := s.openAt[h]
+	if !ok {
+		return
 	}
+	delete(s.openAt, h)
+	if e.vm != 0 {
+		if s.opensOf[e.vm]--; s.opensOf[e.vm] == 0 {
+			delete(s.opensOf, e.vm)
+		}
+	}
+	s.opens[e.slot].handle.Store(0)
+	s.freeOpens = append(s.freeOpens, e.slot)
 }
 
 // eachOpen calls fn for every handle that is open.

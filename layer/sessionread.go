@@ -35,9 +35,9 @@ func (r TextRead) word() uint64 {
 	return word
 }
 
-// OpenText enters a handle, and who opened it; ENFILE when the table is full.
-func (s *Session) OpenText(h Handle, uid uint32) error {
-	return s.opened(h, 0, openText|uint64(uid)<<openUID)
+// OpenText enters a handle of a VM's, or of the mount's with 0, and who opened it; ENFILE as for other files.
+func (s *Session) OpenText(h Handle, vm VMID, uid uint32) error {
+	return s.opened(h, vm, 0, openText|uint64(uid)<<openUID)
 }
 
 // CloseText takes a handle out, and its text.
@@ -50,19 +50,19 @@ func (s *Session) CloseText(h Handle) {
 func (s *Session) TextOpener(h Handle) (uid uint32, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := s.openAt[h]
+	e, ok := s.openAt[h]
 	if !ok {
 		return 0, false
 	}
-	return uint32(s.opens[i].flags >> openUID), true
+	return uint32(s.opens[e.slot].flags >> openUID), true
 }
 
 // SetTextRead notes a read, before it is answered; the zero one begins anew.
 func (s *Session) SetTextRead(h Handle, r TextRead) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i, ok := s.openAt[h]; ok {
-		atomic.StoreUint64(&s.opens[i].id, r.word())
+	if e, ok := s.openAt[h]; ok {
+		atomic.StoreUint64(&s.opens[e.slot].id, r.word())
 	}
 }
 
@@ -71,11 +71,11 @@ func (s *Session) SetTextRead(h Handle, r TextRead) {
 func (s *Session) TextPosition(h Handle, request uint64, again bool) (position int, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := s.openAt[h]
+	e, ok := s.openAt[h]
 	if !ok {
 		return 0, false
 	}
-	word := atomic.LoadUint64(&s.opens[i].id)
+	word := atomic.LoadUint64(&s.opens[e.slot].id)
 	end := int(word >> readEnd)
 	if again && word>>readRequest&readRequestMax == request/2&readRequestMax {
 		return end - int(word>>readLength&readLengthMax), false

@@ -15,7 +15,7 @@ func TestTextPosition(t *testing.T) {
 	const h = Handle(1 << 40)
 	_, known := session.TextOpener(h)
 	require.False(t, known)
-	require.NoError(t, session.OpenText(h, 1<<32-1))
+	require.NoError(t, session.OpenText(h, 1, 1<<32-1))
 	rapid.Check(t, func(t *rapid.T) {
 		r := TextRead{
 			Request: 2 * rapid.Uint64Range(0, 1<<61).Draw(t, "request"), Last: rapid.Bool().Draw(t, "last"),

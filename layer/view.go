@@ -93,7 +93,7 @@ func (w *View) Open(h Handle) error {
 	if w.snap.leaving || v.snapshots[w.snap.snapshotRecord.Name] != w.snap {
 		return Errorf(syscall.ESTALE, "snapshot %q is gone", w.snap.snapshotRecord.Name)
 	}
-	if err := v.store.session.opened(h, uint64(w.entry.Layer), openView); err != nil {
+	if err := v.store.session.opened(h, v.id, uint64(w.entry.Layer), openView); err != nil {
 		return err
 	}
 	w = v.store.views.LoadOrStore(w.entry.Layer, w)
