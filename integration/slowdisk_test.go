@@ -107,8 +107,13 @@ func (d *slowDisk) throttleWriters() {
 	var st unix.Stat_t
 	require.NoError(d.t, unix.Stat(d.device, &st))
 	dir := fmt.Sprintf("/sys/class/bdi/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
-	require.NoError(d.t, os.WriteFile(filepath.Join(dir, "strict_limit"), []byte("1"), 0))
-	require.NoError(d.t, os.WriteFile(filepath.Join(dir, "max_bytes"), []byte(fmt.Sprint(1<<20)), 0))
+	set := func(name, value string) { require.NoError(d.t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0)) }
+	d.t.Cleanup(func() { // it would be the next disk's that has this device
+		set("strict_limit", "0")
+		set("max_ratio", "100")
+	})
+	set("strict_limit", "1")
+	set("max_bytes", fmt.Sprint(1<<20))
 }
 
 // statistics are the kernel's of the disk.

@@ -234,12 +234,15 @@ func writeBlocks(fd int, lay *layer, p []byte, off int64) error {
 	return nil
 }
 
-// hostError is what a guest gets for an error of the store's file system. QEMU pauses a VM on ENOSPC and on nothing
-// else, so a quota there is no space here.
+// hostError is what a guest gets for an error of the store's file system.
 func hostError(what string, lay *layer, err error) error {
-	errno := syscall.EIO
+	return Errorf(hostErrno(err), "%s %s: %w", what, fileName(lay.id), err)
+}
+
+// hostErrno is the errno for it. QEMU pauses a VM on ENOSPC and on nothing else, so a quota there is no space here.
+func hostErrno(err error) syscall.Errno {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		errno = syscall.ENOSPC
+		return syscall.ENOSPC
 	}
-	return Errorf(errno, "%s %s: %w", what, fileName(lay.id), err)
+	return syscall.EIO
 }

@@ -96,25 +96,98 @@ func (l *eventLog) count(event string) int {
 	return l.seen[event]
 }
 
+// fullDisk is a store whose file system others have filled to the last byte.
+type fullDisk struct {
+	dir    string // the file system's
+	store  *Store
+	vm     *VM
+	file   *File // of so many blocks, and a snapshot "s" of others before them
+	rival  *others
+	events eventLog
+}
+
+func newFullDisk(t *testing.T, blocks int) *fullDisk {
+	t.Helper()
+	d := &fullDisk{dir: newDisk(t).mount}
+	var err error
+	d.store, err = Open(filepath.Join(d.dir, "store"), Options{Event: d.events.add})
+	require.NoError(t, err)
+	d.vm = makeVM(t, d.store, "web")
+	d.file = makeFile(t, d.vm, "root", 16<<20)
+	write(t, d.file, blocksOf(1, blocks), 0)
+	snapshot(t, d.vm, "s")
+	write(t, d.file, blocksOf(2, blocks), 0)
+	flush(t, d.file)
+	d.rival = newOthers(t, d.dir)
+	d.rival.eat(t)
+	require.Eventually(t, func() bool { return d.store.space.take(1) != nil }, time.Minute, time.Millisecond, "a measurement is believed for a moment")
+	return d
+}
+
+// Every operation on a full disk: what needs room for data is refused and leaves all as it was, and the rest is done.
+func TestFullDiskOperations(t *testing.T) {
+	d := newFullDisk(t, 100)
+	s, v, f := d.store, d.vm, d.file
+	defer func() { require.NoError(t, s.Close()) }()
+	old, now := viewed(t, v, "s", "root"), content(t, f)
+	_, err := Open(filepath.Join(d.dir, "another"), Options{})
+	require.ErrorContains(t, err, "no space left on device")
+	for what, op := range map[string]func() error{
+		"a write over a snapshot": func() error { _, err := f.Write(blocksOf(3, 1), 1000*blockSize, true); return err },
+		"a part of a block":       func() error { _, err := f.Write([]byte("x"), 1000*blockSize, true); return err },
+		"room":                    func() error { return f.Allocate(0, 2000*blockSize, true) },
+		"a snapshot":              func() error { _, err := v.CreateSnapshot(CreateOptions{Name: "t"}); return err },
+		"a clone":                 func() error { _, err := v.Clone("s", "copy"); return err },
+		"a memory image":          func() error { _, err := s.NewImage(1 << 20); return err },
+	} {
+		err := op()
+		require.Equal(t, syscall.ENOSPC, Errno(err), "%s: %v", what, err)
+		requireSame(t, now, content(t, f), "the file after %s", what)
+		require.Len(t, v.Snapshots(), 1, what)
+		require.Len(t, s.VMs(), 1, what)
+	}
+
+	extra := makeFile(t, v, "extra", 1<<20)
+	require.NoError(t, v.Rename("extra", "more", 0))
+	write(t, f, blocksOf(4, 10), 0) // in place
+	require.NoError(t, f.Discard(10*blockSize, 10*blockSize))
+	require.NoError(t, f.Zero(20*blockSize, 10*blockSize, true))
+	flush(t, f)
+	now = content(t, f)
+	_, err = v.RenameSnapshot("s", "t")
+	require.NoError(t, err)
+	_, err = v.Preview(PreviewOptions{Name: "t"})
+	require.NoError(t, err)
+	requireSame(t, old, content(t, fileNamed(t, v, "root")), "previewed")
+	_, err = v.Undo(false)
+	require.NoError(t, err)
+	requireSame(t, now, content(t, fileNamed(t, v, "root")), "after undo")
+	kept := revertTo(t, v, RevertOptions{Name: "t"}).Kept
+	requireSame(t, old, content(t, fileNamed(t, v, "root")), "reverted")
+	_, err = fileNamed(t, v, "root").Write(blocksOf(5, 1), 0, true)
+	require.Equal(t, syscall.ENOSPC, Errno(err), "the first write over a snapshot")
+	revertTo(t, v, RevertOptions{Name: kept, Discard: true})
+	requireSame(t, now, content(t, fileNamed(t, v, "root")), "back")
+	require.NoError(t, v.Unlink("more"))
+	require.Error(t, extra.Open(1, true))
+	resize(t, fileNamed(t, v, "root"), 50*blockSize)
+
+	drop(t, v, "t", kept)
+	settle(t, s)
+	require.NoError(t, s.Close())
+	requireSound(t, s.dir)
+	s, err = Open(s.dir, s.opts)
+	require.NoError(t, err)
+	requireSame(t, now[:50*blockSize], content(t, fileNamed(t, vmNamed(t, s, "web"), "root")), "in the end")
+}
+
 // What needs room is refused, and everything else goes on, through any number of flushes: the index turns over several
 // times. Deleting works, and gives room back.
 func TestFullDisk(t *testing.T) {
-	d := newDisk(t)
-	var events eventLog
-	s, err := Open(filepath.Join(d.mount, "store"), Options{Event: events.add})
-	require.NoError(t, err)
+	d := newFullDisk(t, 1000)
+	s, v, f, rival := d.store, d.vm, d.file, d.rival
 	defer func() { require.NoError(t, s.Close()) }()
-	v := makeVM(t, s, "web")
-	f := makeFile(t, v, "root", 1<<30)
-	write(t, f, blocksOf(1, 1000), 0)
-	snapshot(t, v, "s")
-	write(t, f, blocksOf(2, 1000), 0)
-	flush(t, f)
-	rival := newOthers(t, d.mount)
-	rival.eat(t)
-
-	require.Eventually(t, func() bool { return s.space.take(1) != nil }, time.Minute, time.Millisecond, "a measurement is believed for a moment")
-	_, err = f.Write(blocksOf(3, 1), 2000*blockSize, true)
+	_, err := f.Write(blocksOf(3, 1), 2000*blockSize, true)
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	_, err = v.CreateSnapshot(CreateOptions{Name: "t"})
 	require.ErrorIs(t, err, syscall.ENOSPC)
@@ -129,7 +202,7 @@ func TestFullDisk(t *testing.T) {
 		s.space.restock(s.index.Settled)
 		rival.eat(t)
 	}
-	require.NotZero(t, events.count("ballast-released"))
+	require.NotZero(t, d.events.count("ballast-released"))
 
 	before := content(t, f)
 	require.NoError(t, s.Close(), "a full disk can be closed")
@@ -153,21 +226,11 @@ func TestFullDisk(t *testing.T) {
 // Others who take what the ballast gave up: the index refuses what takes room before it has none at all, deleting works
 // even then, and everything goes on once there is room.
 func TestFullDiskWithoutBallast(t *testing.T) {
-	d := newDisk(t)
-	var events eventLog
-	s, err := Open(filepath.Join(d.mount, "store"), Options{Event: events.add})
-	require.NoError(t, err)
+	d := newFullDisk(t, 100)
+	s, v, f, rival := d.store, d.vm, d.file, d.rival
 	defer func() { require.NoError(t, s.Close()) }()
-	v := makeVM(t, s, "web")
-	f := makeFile(t, v, "root", 1<<30)
-	write(t, f, blocksOf(1, 100), 0)
-	snapshot(t, v, "s")
-	write(t, f, blocksOf(2, 100), 0)
-	flush(t, f)
-	rival := newOthers(t, d.mount)
-	rival.eat(t)
 	s.space.ballast.mu.Lock() // for the moment, nobody makes it anew
-	_, err = s.space.ballast.releaseLocked()
+	_, err := s.space.ballast.releaseLocked()
 	require.NoError(t, err)
 	rival.eat(t)
 	s.space.ballast.mu.Unlock()

@@ -53,7 +53,7 @@ func (s *Store) NewImage(size int64) (*Image, error) {
 	}
 	i.file, err = openFile(s.images.path(i.id, false), os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
-		err = Errorf(syscall.EIO, "make a memory image: %w", err)
+		err = Errorf(hostErrno(err), "make a memory image: %w", err)
 	} else {
 		err = i.allocate(size + imageAhead)
 	}
@@ -97,11 +97,7 @@ func (i *Image) allocate(n int64) error {
 		err = unix.Fallocate(int(i.file.Fd()), 0, i.allocated, n)
 	}
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-		errno := syscall.EIO
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			errno = syscall.ENOSPC
-		}
-		return Errorf(errno, "allocate %d MiB for the machine's memory: %w", (i.allocated+n)>>20, err)
+		return Errorf(hostErrno(err), "allocate %d MiB for the machine's memory: %w", (i.allocated+n)>>20, err)
 	}
 	i.allocated += n
 	return nil
@@ -121,7 +117,7 @@ func (i *Image) finish() (size int64, err error) {
 		return 0, Errorf(syscall.EIO, "nothing was written of the machine's memory")
 	}
 	if err := errors.Join(i.file.Truncate(size), syncFile(i.file), syncDirectory(i.store.images.dir)); err != nil {
-		return 0, Errorf(syscall.EIO, "sync the machine's memory: %w", err)
+		return 0, Errorf(hostErrno(err), "sync the machine's memory: %w", err)
 	}
 	return size, nil
 }

@@ -85,7 +85,7 @@ func (m *images) makeDir() error {
 	case errors.Is(err, os.ErrExist):
 		return nil
 	case err != nil:
-		return Errorf(syscall.EIO, "make %s: %w", m.dir, err)
+		return Errorf(hostErrno(err), "make %s: %w", m.dir, err)
 	}
 	return syncDirectory(m.store.dir)
 }
