@@ -3,6 +3,7 @@
 #   make demo     see it work with a real guest, in about a minute
 #   make test     all checks and tests
 #   make soak     the load that it is built for, and long forms of tests: an hour or more
+#   make bench    how fast it is, beside what is used otherwise
 #   make build    bin/snapfs, one static binary
 
 GO          ?= go

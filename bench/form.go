@@ -20,6 +20,7 @@ type form struct {
 	depths          []int // how many snapshots the disks that are read have
 	queues          []int // queue depths at depth 0
 	deepQueues      []int // at the others
+	mixed           bool  // reads and writes together, too
 	writeQueues     []int // of writes
 	deepWriteQueues []int // of writes that nothing below shows through, at the other depths than 0
 	writeDepths     []int // those of depths at which disks are written to as well
@@ -49,7 +50,7 @@ var quick = form{
 }
 
 var full = form{
-	name: "full", size: 512 * mib, rounds: 3, each: 700 * time.Millisecond, cached: true,
+	name: "full", size: 512 * mib, rounds: 3, each: 700 * time.Millisecond, cached: true, mixed: true,
 	depths: []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
 	writeQueues: []int{1, 4, 16, 64}, deepWriteQueues: []int{1, 16}, writeDepths: []int{0, 1, 10, 100, 300, 500, 1000},
 	dirty: []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
@@ -58,7 +59,7 @@ var full = form{
 
 // tiny is enough to see that everything works.
 var tiny = form{
-	name: "tiny", size: 4 * mib, rounds: 1, each: 50 * time.Millisecond, cached: true,
+	name: "tiny", size: 4 * mib, rounds: 1, each: 50 * time.Millisecond, cached: true, mixed: true,
 	depths: []int{0, 1, 3}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0, 3},
 	dirty: []int64{0, mib}, sizes: []int64{gib, tib}, snapshots: 2, pauseDeep: 3,
 	own: 4 * mib, clones: 3, chain: 10, catalog: 20, hosts: 2, scattered: 1000, resolveTime: time.Millisecond,

@@ -29,14 +29,14 @@ func (b *bench) writes() {
 	for _, depth := range b.writeDepths {
 		targets := b.disks.writable(depth)
 		var fresh, settled []comparison
-		for _, l := range writeLoads(b.writeQueues) {
+		for _, l := range b.writeLoads(b.writeQueues) {
 			fresh = append(fresh, comparison{snapshotted(targets), l.after()})
 		}
 		queues := b.writeQueues
 		if depth > 0 {
 			queues = b.deepWriteQueues
 		}
-		for _, l := range writeLoads(queues) {
+		for _, l := range b.writeLoads(queues) {
 			settled = append(settled, comparison{targets, l})
 		}
 		b.compare(fresh...)
@@ -46,9 +46,12 @@ func (b *bench) writes() {
 	}
 }
 
-func writeLoads(queues []int) (all []load) {
+func (b *bench) writeLoads(queues []int) (all []load) {
 	for _, queue := range queues {
-		all = append(all, small("randwrite", queue), small("randrw", queue))
+		all = append(all, small("randwrite", queue))
+		if b.mixed {
+			all = append(all, small("randrw", queue))
+		}
 	}
 	return append(all, sequential("write"))
 }

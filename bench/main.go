@@ -48,6 +48,7 @@ type options struct {
 	groups        []group
 	snapfs, other string
 	out           string
+	verbose       bool
 }
 
 func parseOptions() (o options, err error) {
@@ -62,6 +63,7 @@ func parseOptions() (o options, err error) {
 	flag.StringVar(&o.snapfs, "snapfs", "bin/snapfs", "the `BINARY` to measure")
 	flag.StringVar(&o.other, "against", "", "another `BINARY` of snapfs, to measure in the same run")
 	flag.StringVar(&o.out, "out", "bench/results", "the `DIRECTORY` for the report")
+	flag.BoolVar(&o.verbose, "v", false, "say each step, and when it began")
 	flag.Parse()
 	o.form = quick
 	if *isFull {
@@ -153,7 +155,7 @@ func (o options) measure(dir string) (*results, error) {
 	for _, g := range o.groups {
 		total += g.share
 	}
-	b := &bench{form: o.form, programs: programs, results: newResults(), progress: newProgress(total)}
+	b := &bench{form: o.form, programs: programs, results: newResults(), progress: newProgress(total, o.verbose)}
 	began := time.Now()
 	problems := b.runAll(o.groups, dir)
 	b.writeSummary(os.Stdout, o.groups)

@@ -1,11 +1,12 @@
 package main
 
-// Progress: a bar for people, a line for each group for all others.
+// Progress: a bar for people, a line for each group, or for each step, for all others.
 
 import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
@@ -18,13 +19,14 @@ type progress struct {
 	total, past       float64                  // shares
 	group             string
 	share             float64
-	planned, finished int // steps
+	planned, finished int  // steps
+	verbose           bool // a line for each step
 }
 
 // newProgress starts at nothing done of a total of shares.
-func newProgress(total float64) *progress {
-	p := &progress{total: total}
-	if term.IsTerminal(int(os.Stderr.Fd())) {
+func newProgress(total float64, verbose bool) *progress {
+	p := &progress{total: total, verbose: verbose}
+	if !verbose && term.IsTerminal(int(os.Stderr.Fd())) {
 		p.bar = progressbar.NewOptions(1000, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetWidth(20),
 			progressbar.OptionSetElapsedTime(true), progressbar.OptionSetPredictTime(false))
 	}
@@ -48,6 +50,9 @@ func (p *progress) step(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.finished++
+	if p.verbose {
+		fmt.Fprintln(os.Stderr, time.Now().Format("15:04:05.0"), p.group+": "+what)
+	}
 	if p.bar != nil {
 		part := min(1, float64(p.finished)/float64(max(1, p.planned)))
 		p.bar.Describe(p.group + ": " + what)

@@ -107,7 +107,9 @@ func (d *slowDisk) throttleWriters() {
 	var st unix.Stat_t
 	require.NoError(d.t, unix.Stat(d.device, &st))
 	dir := fmt.Sprintf("/sys/class/bdi/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
-	set := func(name, value string) { require.NoError(d.t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0)) }
+	set := func(name, value string) {
+		require.NoError(d.t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0))
+	}
 	d.t.Cleanup(func() { // it would be the next disk's that has this device
 		set("strict_limit", "0")
 		set("max_ratio", "100")
