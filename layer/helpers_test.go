@@ -318,6 +318,7 @@ func kill(t tester, s *Store, to string) *Store {
 	o.Session = nil
 	again, err := Open(to, o)
 	require.NoError(t, err)
+	closeAfter(t, again)
 	return again
 }
 
@@ -333,7 +334,15 @@ func takeOver(t tester, s *Store) *Store {
 	o.Session = s.session
 	again, err := Open(s.dir, o)
 	require.NoError(t, err)
+	closeAfter(t, again)
 	return again
+}
+
+// closeAfter closes a store after a test: its goroutines would meet the next one's faults. A rapid test closes its own.
+func closeAfter(t tester, s *Store) {
+	if t, ok := t.(*testing.T); ok {
+		t.Cleanup(func() { _ = s.Close() })
+	}
 }
 
 // copyStore copies what is left of a store after a crash.
