@@ -55,19 +55,18 @@ type Index struct {
 	notify func(error)
 	commit func(txn *badger.Txn, version uint64) error // Badger's; tests make it fail
 
-	mu         sync.Mutex // guards what follows; nothing else is locked under it
-	wake       sync.Cond  // the writer waits here for queue or closed
-	queue      []*update
-	committing bool // it is somebody's turn; his are log, room, counter and changes of committed
-	closed     bool
-	failure    error
-	committed  uint64         // version of the newest commit on disk
-	reading    map[uint64]int // Views under way by the version they read
-	views      sync.WaitGroup // Views under way; Add only under mu and before closed
+	mu        sync.Mutex // guards what follows; nothing else is locked under it
+	wake      sync.Cond  // the writer waits here for queue or closed
+	queue     []*update
+	closed    bool
+	failure   error
+	committed uint64         // version of the newest commit on disk; only the writer changes it
+	reading   map[uint64]int // Views under way by the version they read
+	views     sync.WaitGroup // Views under way; Add only under mu and before closed
 
-	log     *commitLog
-	room    *room
-	counter *counter // nil: none is kept
+	log     *commitLog // the writer's, until it is done
+	room    *room      // likewise
+	counter *counter   // likewise; nil: none is kept
 
 	writerDone chan struct{}
 	closeOnce  sync.Once

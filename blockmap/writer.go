@@ -1,9 +1,7 @@
 package blockmap
 
-// This file is the writing side of the index: what is asked for is committed in groups. A synced commit costs one sync
-// however much is in it, so all that queues while one commit runs goes into the next one. Who finds nothing under way
-// commits by himself, as handing over and waiting costs as much as the disk takes; what queues then is for the writer, a
-// goroutine.
+// This file is the writing side of the index: one goroutine that commits what was asked for in groups. A synced commit
+// costs one sync however much is in it, so all that queues while one commit runs goes into the next one.
 
 import (
 	"fmt"
@@ -28,7 +26,7 @@ type group struct {
 
 // Update runs fn in a transaction and returns once that is on disk: all of it or, after an error or a crash, nothing.
 //
-// The fns of all Updates run one after the other, on any of their goroutines, each sees what those before it wrote, and those
+// The fns of all Updates run one after the other on a single goroutine, each sees what those before it wrote, and those
 // that queue up are committed together. So fn must not call Update, nor wait for anything that may be waiting for one. If
 // fn returns an error, or wrote more than MaxTx (ErrTooLarge), nothing of it is written and that error returned; the others
 // go on. When a commit fails, all in its group and every later Update get an error that is ErrFailed.
@@ -44,44 +42,22 @@ func (x *Index) UpdateFreeing(fn func(*Tx) error) error {
 }
 
 func (x *Index) await(u *update) error {
-	mine, err := x.enqueue(u)
-	if err != nil {
+	if err := x.enqueue(u); err != nil {
 		return err
-	}
-	if mine {
-		x.run([]*update{u})
-		x.passOn()
 	}
 	<-u.done
 	return u.err
 }
 
-// enqueue leaves an update to the writer, or says that it is the caller's turn to commit it.
-func (x *Index) enqueue(u *update) (mine bool, err error) {
+func (x *Index) enqueue(u *update) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
-		return false, ErrClosed
-	}
-	if !x.committing {
-		x.committing = true
-		return true, nil
+		return ErrClosed
 	}
 	x.queue = append(x.queue, u)
-	return false, nil
-}
-
-// passOn ends a turn: what has queued since is the writer's.
-func (x *Index) passOn() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if len(x.queue) == 0 {
-		x.committing = false
-	}
-	if !x.committing && !x.closed {
-		return
-	}
 	x.wake.Signal()
+	return nil
 }
 
 // MaxTx returns how many bytes, as counted by Tx.Size, one Update can write.
@@ -93,7 +69,7 @@ func maxTransaction(db *badger.DB) int {
 	return int(db.MaxBatchSize()) - 64<<10
 }
 
-// writer runs until the index is closed and nothing is queued or under way any more.
+// writer runs until the index is closed and nothing is queued any more.
 func (x *Index) writer() {
 	defer close(x.writerDone)
 	for {
@@ -102,18 +78,14 @@ func (x *Index) writer() {
 			return
 		}
 		x.run(updates)
-		x.passOn()
 	}
 }
 
-// next waits for the writer's turn and takes all that has queued; nil when the index is closed.
+// next waits for updates and takes all there are; nil when the index is closed.
 func (x *Index) next() []*update {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for len(x.queue) == 0 {
-		if x.closed && !x.committing {
-			return nil
-		}
+	for len(x.queue) == 0 && !x.closed {
 		x.wake.Wait()
 	}
 	updates := x.queue
