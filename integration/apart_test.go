@@ -28,21 +28,33 @@ import (
 // is printed. What is shared, processors and disk, may be felt, but nothing waits
 // for as long as what the first VM waits for.
 func TestVMsApart(t *testing.T) {
-	m := newMount(t)
-	steady := m.vm("steady")
-	disk := m.disk("steady", "disk", 0)
-	writeSynced(t, disk, 4<<20)
-	for _, state := range []struct {
-		name  string
-		enter func(t *testing.T, vm string) (leave func() (waited time.Duration))
-	}{
+	besideEach(t, newMount(t), []state{
 		{"frozen", func(t *testing.T, vm string) func() time.Duration { return frozen(t, vm, 1) }},
 		{"queued", func(t *testing.T, vm string) func() time.Duration { return frozen(t, vm, 1000) }},
 		{"script", stuckScript},
 		{"unread", unreadAnswers},
 		{"overload", deepQueues},
 		{"delete", manyDeleted},
-	} {
+		{"export", exported},
+		{"memory", memorySaved},
+		{"endless", endlessAnswer},
+		{"garbage", endlessLines},
+	})
+}
+
+// state is one that a VM can be in: enter brings it there, and has it stay until leave.
+type state struct {
+	name  string
+	enter func(t *testing.T, vm string) (leave func() (waited time.Duration))
+}
+
+// besideEach puts one VM after the other in a state, and measures another beside it.
+func besideEach(t *testing.T, m *mount, states []state) {
+	t.Helper()
+	steady := m.vm("steady")
+	disk := m.disk("steady", "disk", 0)
+	writeSynced(t, disk, 4<<20)
+	for _, state := range states {
 		vm := m.vm(state.name)
 		file := m.disk(state.name, "disk", 0)
 		writeSynced(t, file, 4<<20)
@@ -200,17 +212,20 @@ func manyDeleted(t *testing.T, vm string) (leave func() time.Duration) {
 	}
 }
 
-// muteAgent is a guest agent that answers until it is told to freeze the guest.
+// muteAgent is a guest agent that answers until it is told to freeze the guest, and then says nothing, or flood for ever.
 type muteAgent struct {
-	path string
-	told atomic.Bool
-	end  func()
+	path  string
+	flood []byte
+	told  atomic.Bool
+	end   func()
 }
 
-func newMuteAgent(t *testing.T) *muteAgent {
+func newMuteAgent(t *testing.T) *muteAgent { return newFloodingAgent(t, nil) }
+
+func newFloodingAgent(t *testing.T, flood []byte) *muteAgent {
 	dir, err := os.MkdirTemp("", "agent") // a socket's path has to be short
 	require.NoError(t, err)
-	a := &muteAgent{path: filepath.Join(dir, "agent")}
+	a := &muteAgent{path: filepath.Join(dir, "agent"), flood: flood}
 	l, err := net.Listen("unix", a.path)
 	require.NoError(t, err)
 	over := make(chan struct{})
@@ -257,6 +272,11 @@ func (a *muteAgent) serve(conn net.Conn) {
 				`{"name": "guest-fsfreeze-freeze", "enabled": true}, {"name": "guest-fsfreeze-thaw", "enabled": true}]}}`)
 		case "guest-fsfreeze-freeze":
 			a.told.Store(true)
+		}
+		for a.flood != nil && a.told.Load() {
+			if _, err := conn.Write(a.flood); err != nil {
+				return
+			}
 		}
 	}
 }

@@ -58,7 +58,7 @@ func TestFailingDisk(t *testing.T) {
 }
 
 // fillUp writes a file until its file system has no room left.
-func fillUp(t *testing.T, path string) {
+func fillUp(t testing.TB, path string) {
 	t.Helper()
 	f, err := os.Create(path)
 	require.NoError(t, err)
