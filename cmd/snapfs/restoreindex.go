@@ -23,7 +23,10 @@ hour. The old index, and all data that the backup does not know, is kept in STOR
 
 The backup is older than the data. A snapshot that it knows shows what it always did; where its data was given back since,
 to read it is an error, never zeros. What a VM showed last comes back as far as its data is there, but of no one moment:
-check its file system, or revert it. What was made since the backup, VMs, files and snapshots, is gone from sight.`,
+check its file system, or revert it. What was made since the backup, VMs, files and snapshots, is gone from sight.
+
+Exit code 0: the index is restored, and what it knows is there. 1: it is restored, and data is lost, which is named, as
+` + "`snapfs check`" + ` does from then on; or it could not be restored.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.restoreIndex(args[0]) },
 	}
@@ -43,7 +46,13 @@ func (a *app) restoreIndex(dir string) error {
 		return err
 	}
 	a.showRestored(report)
-	return keepRestored(dir, report)
+	if err := keepRestored(dir, report); err != nil {
+		return err
+	}
+	if n := len(report.Lost); n > 0 {
+		return fmt.Errorf("%s: the index is restored and can be mounted, with %s that no restore brings back", dir, count(n, "finding"))
+	}
+	return nil
 }
 
 // maxShown is how many lines of a kind a person is shown.
