@@ -5,6 +5,7 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -101,6 +102,65 @@ func flooded(t *testing.T, vm string, flood []byte) (leave func() time.Duration)
 		agent.end()
 		return await()
 	}
+}
+
+// hungScript has a snapshot wait for a script on a file system that hangs, so that the kernel can't even start it: another
+// mount, all processes of which are stopped.
+func hungScript(t *testing.T, vm string) (leave func() time.Duration) {
+	other := newMount(t)
+	script := filepath.Join(other.vm("scripts"), "script")
+	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\nexit 1\n"), 0o755))
+	require.NoError(t, os.Chmod(script, 0o755))
+	mustCommand(t, vm, "policy", fmt.Sprintf(`{"quiesce": {"pre": [%q]}}`, script))
+	pids := []int{other.Cmd.Process.Pid, other.Worker()}
+	signalAll := func(sig syscall.Signal) {
+		for _, pid := range pids {
+			_ = unix.Kill(pid, sig)
+		}
+	}
+	signalAll(unix.SIGSTOP)
+	goOn := sync.OnceFunc(func() { signalAll(unix.SIGCONT) })
+	t.Cleanup(goOn)
+	for _, pid := range pids {
+		require.Eventually(t, func() bool { return daemon.Stopped(pid) }, patience, time.Millisecond)
+	}
+	await := commands(vm, "create", 1, func(int) string { return "never" })
+	awaitChild(t, filepath.Dir(vm))
+	collectGarbage(t, filepath.Dir(vm))
+	return func() time.Duration {
+		goOn()
+		return await()
+	}
+}
+
+// awaitChild waits until a mount's worker has started a program, or has begun to.
+func awaitChild(t *testing.T, mountpoint string) {
+	t.Helper()
+	var status struct {
+		WorkerPID int `json:"worker_pid"`
+	}
+	require.NoError(t, json.Unmarshal(readFile(t, filepath.Join(mountpoint, ".snapshots", "status")), &status))
+	require.Eventually(t, func() bool {
+		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", status.WorkerPID))
+		return slices.ContainsFunc(lists, func(list string) bool {
+			children, _ := os.ReadFile(list)
+			return len(children) > 0
+		})
+	}, patience, time.Millisecond)
+}
+
+// collectGarbage has a mount's worker do so: all of its threads have to stop for that.
+func collectGarbage(t *testing.T, mountpoint string) {
+	t.Helper()
+	var done atomic.Bool
+	long := bytes.Repeat([]byte("nothing "), 8000)
+	go func() {
+		for range 2000 {
+			_ = os.WriteFile(filepath.Join(mountpoint, "steady", ".snapshots", "delete"), long, 0)
+		}
+		done.Store(true)
+	}()
+	require.Eventually(t, done.Load, patience, time.Millisecond)
 }
 
 // TestVMsApartOnFailingDisk is TestVMsApart with what a disk can do to one VM: it has no room for what that writes, or

@@ -32,6 +32,7 @@ func TestVMsApart(t *testing.T) {
 		{"frozen", func(t *testing.T, vm string) func() time.Duration { return frozen(t, vm, 1) }},
 		{"queued", func(t *testing.T, vm string) func() time.Duration { return frozen(t, vm, 1000) }},
 		{"script", stuckScript},
+		{"hung", hungScript},
 		{"unread", unreadAnswers},
 		{"overload", deepQueues},
 		{"delete", manyDeleted},

@@ -29,7 +29,8 @@
 // # Crashes
 //
 // Before freeze or stop is sent, [Request].Mark writes down who is going to be held. Whoever finds that [Held] after a crash
-// passes it to [Release]. If the crash came before freeze, that thaws a guest that was not frozen, which is harmless.
+// passes it to [Release] and then to [RunPost]. If the crash came before freeze, that thaws a guest that was not frozen, which
+// is harmless. Before the first script, Mark writes down those that run at the end, until they have.
 //
 // # Trust
 //

@@ -9,12 +9,25 @@ import (
 	"time"
 )
 
-// Held is a guest that is about to be held, and how to let go of it. It is kept where it survives the daemon.
+// Held is a guest that is about to be held, and how to let go of it; and the scripts that are to run after the snapshot,
+// which end what those before it began. It is kept where it survives the daemon.
 type Held struct {
 	Agent   string `json:"agent,omitempty"`   // its address: file systems are frozen
 	QMP     string `json:"qmp,omitempty"`     // its address: the machine is stopped
 	Running bool   `json:"running,omitempty"` // the machine ran before
 	Memory  bool   `json:"memory,omitempty"`  // its memory is being saved
+
+	Post     []string `json:"post,omitempty"`     // the scripts
+	VM       string   `json:"vm,omitempty"`       // what they are told
+	Snapshot string   `json:"snapshot,omitempty"` // likewise
+}
+
+// RunPost runs the scripts that were still to run, each once, and joins their errors.
+func RunPost(ctx context.Context, h Held) (err error) {
+	for _, path := range h.Post {
+		err = errors.Join(err, runScript(ctx, path, scriptEnv(h.VM, h.Snapshot), ScriptTime))
+	}
+	return err
 }
 
 // Release lets go of a guest. It tries until it succeeds, the guest turns out to run no more, or the context
@@ -39,6 +52,9 @@ func (h Held) release(ctx context.Context) error {
 		defer a.Close()
 		_, err := (&frozen{agent: a}).release(ctx)
 		return err
+	}
+	if h.QMP == "" {
+		return nil
 	}
 	q := openQMP(h.QMP)
 	defer q.Close()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -13,7 +14,11 @@ import (
 // drainTime is how long output is read on after a program has gone whose children keep its pipes open.
 const drainTime = 500 * time.Millisecond
 
-// process is a program to run, in a process group of its own: what it starts is killed with it.
+// hangTime is how long a program that was killed is waited for. One that hangs in the kernel goes when that lets it.
+const hangTime = 2 * time.Second
+
+// process is a program to run, in a process group of its own: what it starts is killed with it. Should this process die, the
+// program does, too.
 type process struct {
 	path string
 	args []string
@@ -23,12 +28,32 @@ type process struct {
 
 // run returns what the program printed. After the context's end its whole group is killed and the error is the context's.
 func (p process) run(ctx context.Context) (stdout, stderr []byte, err error) {
+	ended := make(chan struct{})
+	var out, errs []byte
+	var failed error
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // the program dies with the thread that started it
+		defer runtime.UnlockOSThread()
+		out, errs, failed = p.runHere(ctx)
+	}()
+	hangs := make(chan struct{})
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(hangTime, func() { close(hangs) }) })()
+	select {
+	case <-ended:
+		return out, errs, failed
+	case <-hangs:
+		return nil, nil, ctx.Err()
+	}
+}
+
+func (p process) runHere(ctx context.Context) (stdout, stderr []byte, err error) {
 	cmd := exec.CommandContext(ctx, p.path, p.args...)
 	out, errs := &head{room: p.keep}, &head{room: p.keep}
 	cmd.Stdout, cmd.Stderr = out, errs
 	cmd.Env = p.env
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = drainTime
 	err = cmd.Run()

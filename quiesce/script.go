@@ -15,18 +15,22 @@ import (
 )
 
 const (
-	// scriptTime is what each script may take.
-	scriptTime = 30 * time.Second
+	// ScriptTime is what each script may take.
+	ScriptTime = 30 * time.Second
 
 	// scriptOutput is how much of what a script prints can end up in an error, in bytes.
 	scriptOutput = 1 << 10
 )
 
 // runScript runs a script without arguments. Its failure carries the last line that it printed to stderr.
+//
+// A shell starts it: a thread that starts a program can't be stopped, as the garbage collector must, before the kernel
+// has read the program. From a file system that hangs, such as NFS without its server, this process would hang, and
+// with it all VMs.
 func runScript(ctx context.Context, path string, env []string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	_, stderr, err := process{path: path, env: env, keep: scriptOutput}.run(ctx)
+	_, stderr, err := process{path: "/bin/sh", args: []string{"-c", `exec "$0"`, path}, env: env, keep: scriptOutput}.run(ctx)
 	switch {
 	case err == nil:
 		return nil

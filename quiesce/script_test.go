@@ -2,6 +2,7 @@ package quiesce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -167,4 +168,48 @@ func TestHooks(t *testing.T) {
 		_, err := New(r)
 		require.ErrorIs(t, err, syscall.EINVAL, hook)
 	}
+}
+
+// The scripts that end what others begin are written down before those, until they have run, also beside a guest that is
+// held.
+func TestOwedScripts(t *testing.T) {
+	s := newScripts(t)
+	p := s.policy("", "")
+	agent := goodAgent(t, nil)
+	p.Mode, p.Agent, p.Timeout = ModeAgent, agent.path, long
+	r := running(p)
+	var marks []Held
+	r.Mark = func(h *Held) error {
+		if h == nil {
+			h = new(Held)
+		}
+		marks = append(marks, *h)
+		return nil
+	}
+	session, err := New(r)
+	require.NoError(t, err)
+	owed := Held{Post: p.Post, VM: "web", Snapshot: "one"}
+	held := owed
+	held.Agent = agent.path
+	require.NoError(t, session.Start(t.Context()))
+	require.Equal(t, []Held{owed}, marks)
+	require.NoError(t, session.Hold(t.Context(), func() error {
+		require.Equal(t, []Held{owed, held}, marks)
+		return nil
+	}))
+	session.End(t.Context())
+	require.Equal(t, []Held{owed, held, owed, {}}, marks)
+	require.Equal(t, []string{"db", "web", "web-up", "db-up"}, s.ran())
+
+	require.NoError(t, Release(t.Context(), owed), "nobody is held")
+	p.Post = append(p.Post, s.add("last", "exit 3"))
+	owed.Post = []string{p.Post[2], p.Post[1]}
+	require.ErrorContains(t, RunPost(t.Context(), owed), "last: exit status 3")
+	require.Equal(t, []string{"last", "db-up"}, s.ran())
+
+	r.Mark = func(*Held) error { return errors.New("the disk is full") }
+	session, err = New(r)
+	require.NoError(t, err)
+	require.ErrorIs(t, session.Start(t.Context()), syscall.EIO)
+	require.Empty(t, s.ran())
 }

@@ -27,7 +27,8 @@ type Request struct {
 	Running      bool     // a file of the VM is open for writing. If not, only the scripts run.
 	Memory       *Memory  // save the machine's memory too; needs Policy.QMP as a socket
 
-	// Mark writes down, so that it survives a crash, who is about to be held; nil takes that back. It may be nil.
+	// Mark writes down, so that it survives a crash, who is about to be held and which scripts are to follow; nil takes
+	// that back. It may be nil.
 	Mark func(*Held) error
 }
 
@@ -52,6 +53,7 @@ type Session struct {
 	givenUp     bool // the mode allows to go on without the guest, and that is what is done
 	scriptsRun  int
 	scriptsFail bool
+	owed        []string // scripts that are still to run, as is written down
 	ended       bool
 }
 
@@ -81,6 +83,9 @@ func New(r Request) (*Session, error) {
 
 // Start runs the pre scripts and reaches the agent or monitor: ETIMEDOUT or EIO, and then the snapshot is not to be taken.
 func (s *Session) Start(ctx context.Context) error {
+	if err := s.owe(); err != nil {
+		return err
+	}
 	for _, path := range chosen(s.req.Policy.Pre, s.req.Hooks) {
 		if err := s.script(ctx, path); err != nil {
 			return err
@@ -91,9 +96,21 @@ func (s *Session) Start(ctx context.Context) error {
 	return s.orGiveUp(s.reach(ctx))
 }
 
+// owe writes down, before anything is done, what is to be done at the end in any case.
+func (s *Session) owe() error {
+	if s.owed = chosen(s.req.Policy.Post, s.req.Hooks); len(s.owed) == 0 {
+		return nil
+	}
+	err := s.mark(&Held{})
+	if err != nil {
+		s.owed = nil
+	}
+	return err
+}
+
 func (s *Session) script(ctx context.Context, path string) error {
 	s.scriptsRun++
-	err := runScript(ctx, path, scriptEnv(s.req.VM, s.req.Snapshot), scriptTime)
+	err := runScript(ctx, path, scriptEnv(s.req.VM, s.req.Snapshot), ScriptTime)
 	if err != nil {
 		s.scriptsFail = true
 	}
@@ -225,15 +242,25 @@ func (s *Session) mark(held *Held) error {
 	if s.req.Mark == nil {
 		return nil
 	}
+	if len(s.owed) > 0 {
+		var all Held
+		if held != nil {
+			all = *held
+		}
+		all.Post, all.VM, all.Snapshot = s.owed, s.req.VM, s.req.Snapshot
+		held = &all
+	}
 	if err := s.req.Mark(held); err != nil {
 		return &Error{Errno: syscall.EIO, Text: "writing down who is held: " + err.Error(), cause: err}
 	}
 	return nil
 }
 
-// unmark may fail: then the next start lets go of a guest that is not held, which does nothing.
-func (s *Session) unmark() {
-	if err := s.mark(nil); err != nil {
+// unmark may fail: then the next start lets go of a guest that is not held, which does nothing, or runs scripts again.
+func (s *Session) unmark() { s.unmarkBut(nil) }
+
+func (s *Session) unmarkBut(held *Held) {
+	if err := s.mark(held); err != nil {
 		s.warn("%v", err)
 	}
 }
@@ -266,6 +293,10 @@ func (s *Session) End(ctx context.Context) Outcome {
 		if err := s.script(context.WithoutCancel(ctx), path); err != nil {
 			s.warn("%v", err)
 		}
+	}
+	if len(s.owed) > 0 {
+		s.owed = nil
+		s.unmarkBut(s.outcome.Held)
 	}
 	if s.outcome.Consistency == FileSystem && s.scriptsRun > 0 && !s.scriptsFail {
 		s.outcome.Consistency = Application

@@ -25,7 +25,7 @@ type keeper struct {
 // startKeeper first lets go of guests that an earlier daemon left held.
 func startKeeper(store *layer.Store, events *fs.EventLog, mountpoint string) *keeper {
 	ctx, stop := context.WithCancel(context.Background())
-	held := &heldGuests{ctx: ctx, dir: filepath.Join(store.Dir(), "frozen"), store: store, event: events.Add}
+	held := &heldGuests{ctx: ctx, dir: filepath.Join(store.Dir(), "frozen"), store: store, event: events.Add, mountpoint: mountpoint}
 	held.releaseAll()
 	t := newTaker(ctx, held, events.Add, mountpoint)
 	k := &keeper{

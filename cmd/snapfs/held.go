@@ -20,11 +20,12 @@ import (
 // and goes after it is thawed: a crash at any moment leaves a file too many at most, and thawing a guest that is not
 // frozen does nothing.
 type heldGuests struct {
-	ctx   context.Context // ends with the daemon
-	dir   string
-	store *layer.Store
-	event func(vm, event string, attrs ...any)
-	work  sync.WaitGroup
+	ctx        context.Context // ends with the daemon
+	dir        string
+	store      *layer.Store
+	event      func(vm, event string, attrs ...any)
+	mountpoint string
+	work       sync.WaitGroup
 
 	mu        sync.Mutex
 	releasing map[layer.VMID]chan struct{} // closed when it is let go of, or will not be by this daemon
@@ -78,7 +79,7 @@ func (h *heldGuests) releaseAll() {
 	}
 }
 
-// release lets go of a guest in the background. The daemon's end leaves its file for the next start.
+// release lets go of a guest in the background, and then runs the scripts that should have followed. The daemon's end leaves its file for the next start.
 func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
 	h.mu.Lock()
 	if h.releasing == nil {
@@ -89,6 +90,9 @@ func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
 	h.mu.Unlock()
 	h.work.Go(func() {
 		err := quiesce.Release(h.ctx, held)
+		if err == nil {
+			err = h.runPost(id, held)
+		}
 		if err == nil {
 			err = h.mark(id, nil)
 		}
@@ -104,6 +108,27 @@ func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
 		h.mu.Unlock()
 		close(over)
 	})
+}
+
+// runPost runs the scripts that a daemon which died owed. What comes of them changes nothing, but if this daemon ends
+// meanwhile, the next one runs them.
+func (h *heldGuests) runPost(id layer.VMID, held quiesce.Held) error {
+	if len(held.Post) == 0 {
+		return nil
+	}
+	err := checkScripts(held.Post, h.mountpoint)
+	if err == nil {
+		err = quiesce.RunPost(h.ctx, held)
+	}
+	if h.ctx.Err() != nil {
+		return h.ctx.Err()
+	}
+	attrs := []any{"snapshot", held.Snapshot}
+	if err != nil {
+		attrs = append(attrs, "error", err)
+	}
+	h.event(h.nameOf(id), "post-scripts", attrs...)
+	return nil
 }
 
 // isReleasing says whether a VM's guest is still to be let go of: a late thaw would end the next freeze.

@@ -84,7 +84,7 @@ func (a *attempt) check() (err error) {
 	if a.running, err = a.vm.MayCreate(a.request.CreateOptions); err != nil {
 		return err
 	}
-	if err := a.checkScripts(); err != nil {
+	if err := checkScripts(slices.Concat(a.policy.Pre, a.policy.Post), a.mountpoint); err != nil {
 		return err
 	}
 	request := quiesce.Request{
@@ -98,18 +98,19 @@ func (a *attempt) check() (err error) {
 	if a.session, err = quiesce.New(request); err != nil {
 		return err
 	}
-	// A worker before this one may have died while it held the guest, and this snapshot be asked for again.
-	if (a.running && a.freezes() || a.memory != nil) && !a.held.await(a.vm.ID(), a.policy.MaxFrozen()) {
+	// A worker before this one may have died while it held the guest, and this snapshot be asked for again. What the
+	// scripts did for that is ended before they do it for this one.
+	scripts := time.Duration(len(a.policy.Post)) * quiesce.ScriptTime
+	if (a.running && a.freezes() || a.memory != nil || scripts > 0) && !a.held.await(a.vm.ID(), a.policy.MaxFrozen()+scripts) {
 		return layer.Errorf(syscall.EIO, "the guest of VM %q could not be let go of yet; see its log", a.vm.Name())
 	}
 	return a.look()
 }
 
-// checkScripts refuses scripts in the mount. Starting one would have this process wait for itself: a thread that starts a
-// program can't be stopped, as the garbage collector must, and the kernel asks the other threads for the script.
-func (a *attempt) checkScripts() error {
-	for _, path := range slices.Concat(a.policy.Pre, a.policy.Post) {
-		if isWithin(filepath.Clean(path), a.mountpoint) {
+// checkScripts refuses scripts in the mount: they could wait for this very daemon.
+func checkScripts(paths []string, mountpoint string) error {
+	for _, path := range paths {
+		if isWithin(filepath.Clean(path), mountpoint) {
 			return layer.Errorf(syscall.EINVAL, "script %s lies in the mount; keep it elsewhere", path)
 		}
 	}
