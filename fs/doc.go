@@ -7,6 +7,9 @@
 // loop, or one VM's freeze would stop all: what has to wait is handed to a goroutine, which answers later through
 // the descriptor that the request came from. All other requests go to go-fuse's protocol server, in goroutines.
 //
+// The kernel hands requests out in their order. When no loop is idle they are read ahead, through a descriptor more that
+// does not block, and the VMs take turns (turns.go).
+//
 // A request that runs is noted in the session's memory. One that ran whenever workers died by a panic or a fault runs
 // alone, and then no more (suspects.go).
 //

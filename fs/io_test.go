@@ -151,11 +151,11 @@ func TestLoopAllocatesNothing(t *testing.T) {
 	}
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		ask(opWrite)
-		l.serve(write)
+		l.serve(&request{l.dev, write, l.buf})
 	}), "WRITE")
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		ask(opRead)
-		l.serve(write[:readHeader])
+		l.serve(&request{l.dev, write[:readHeader], l.buf})
 	}), "READ")
 }
 

@@ -66,7 +66,8 @@ func (k *playedKernel) send(t testing.TB, req []byte) {
 func (k *playedKernel) serve(t testing.TB, req []byte) []reply {
 	t.Helper()
 	n := copy(k.loop.buf.request(), req)
-	k.loop.take(k.loop.buf.request()[:n])
+	k.loop.take(k.loop.arrived(k.loop.dev, n))
+	k.loop.refill()
 	k.s.running.Wait()
 	return k.replies(t)
 }

@@ -18,13 +18,14 @@ import (
 // one takes a whole buffer: a WRITE that which it came in, as copying would cost more than another one for the loop.
 const copyLimit = 64 << 10
 
-// loop reads from dev until the session ends. buf is where the next request goes; its data are the loop's alone
-// unless a goroutine took the buffer and left another.
+// loop serves what waits its turn, or else what it reads from dev, until the session ends. buf is where the next request
+// goes; its data are the loop's alone unless a goroutine took the buffer and left another.
 type loop struct {
 	s    *Session
 	dev  device
 	slot *layer.Slot // which request it is at
 	buf  *buffer
+	at   request           // the last one that was read
 	done [writeAnswer]byte // a WRITE's answer
 
 	thread atomic.Int64 // its thread's id
@@ -40,36 +41,93 @@ func (l *loop) run() error {
 	l.thread.Store(int64(unix.Gettid()))
 	l.buf = l.s.pool.get()
 	defer func() { l.s.pool.put(l.buf) }()
-	for !l.extra || l.s.relief.slow.Load() {
-		n, err := l.next()
-		if err != nil {
+	for !l.extra || l.s.relief.slow.Load() || l.s.turns.queued.Load() > 0 {
+		if w := l.s.turns.take(); w != nil {
+			l.take(&w.request)
+			w.done(&l.s.pool)
+		} else if n, err := l.next(); err != nil {
 			if gone(err) {
 				return nil
 			}
 			return err
+		} else if n > 0 {
+			l.take(l.arrived(l.dev, n))
+			l.refill()
 		}
-		l.take(l.buf.request()[:n])
+		l.readAhead()
 	}
 	return nil
 }
 
-// take has a request served that was just read. It is noted until it is answered or somebody else has it.
-func (l *loop) take(req []byte) {
-	unique := uniqueOf(req)
+// next waits for a request and returns its length; 0: one is queued meanwhile.
+func (l *loop) next() (int, error) {
+	idle := &l.s.turns.idle
+	idle.Add(1)
+	defer idle.Add(-1)
+	if l.s.turns.queued.Load() > 0 {
+		return 0, nil
+	}
+	return l.dev.read(l.buf.request())
+}
+
+// readAhead reads what waits in the kernel.
+func (l *loop) readAhead() {
+	if l.s.aside == nil {
+		return
+	}
+	for range aheadAtOnce {
+		if !l.s.turns.wanted() {
+			return
+		}
+		n, err := l.s.aside.readWaiting(l.buf.request())
+		if err != nil || n < inHeader { // who waits for the kernel will be told what it is
+			return
+		}
+		l.queue(l.arrived(*l.s.aside, n))
+		l.refill()
+	}
+}
+
+// queue has a request wait its turn, if it is one that a loop answers by itself.
+func (l *loop) queue(r *request) {
+	switch opcodeOf(r.p) {
+	case opRead, opWrite, opFsync:
+		if vm, ok := l.s.files.diskOf(nodeOf(r.p)); ok && uniqueOf(r.p)&resent == 0 {
+			l.s.turns.put(vm, r)
+			return
+		}
+	}
+	l.take(r)
+}
+
+// arrived is a request of n bytes that was read.
+func (l *loop) arrived(dev device, n int) *request {
+	l.at = request{dev, l.buf.request()[:n], l.buf}
+	return &l.at
+}
+
+// refill sees to it that there is a buffer for the next one.
+func (l *loop) refill() {
+	if l.at.buf == nil {
+		l.buf = l.s.pool.get()
+	}
+}
+
+// take has a request served. It is noted until it is answered or somebody else has it.
+func (l *loop) take(r *request) {
+	unique := uniqueOf(r.p)
 	l.slot.Store(unique &^ resent)
 	if unique&resent == 0 {
-		l.serve(req)
+		l.serve(r)
 	} else {
-		l.s.serveAgain(l.dev, bytes.Clone(req))
+		l.s.serveAgain(r.dev, bytes.Clone(r.p))
 	}
 	l.slot.Store(0)
 }
 
-// next waits for a request. Polling before blocking would go here.
-func (l *loop) next() (int, error) { return l.dev.read(l.buf.request()) }
-
 // serve answers a request or sees to it that somebody does.
-func (l *loop) serve(req []byte) {
+func (l *loop) serve(r *request) {
+	req := r.p
 	if fault := l.s.files.options.Fault; fault != nil {
 		fault(req)
 	}
@@ -78,46 +136,48 @@ func (l *loop) serve(req []byte) {
 	case opForget, opBatchForget: // nothing is kept per node
 	case opInterrupt: // no request is given up halfway: QEMU takes EINTR for a broken disk
 	case opRead:
-		l.read(req)
+		l.read(r)
 	case opWrite:
-		l.write(req)
+		l.write(r)
 	case opFsync:
-		l.fsync(req)
+		l.fsync(r)
 	case opStatx:
-		l.dev.answerStatus(header.Unique, fuse.ENOSYS) // the kernel then uses GETATTR
+		r.dev.answerStatus(header.Unique, fuse.ENOSYS) // the kernel then uses GETATTR
 	default:
-		l.s.spawn(l.dev, bytes.Clone(req))
+		l.s.spawn(r.dev, bytes.Clone(req))
 	}
 }
 
 // read answers a READ, at once if the store can.
-func (l *loop) read(req []byte) {
+func (l *loop) read(r *request) {
+	req := r.p
 	if len(req) < readHeader {
-		l.dev.answerStatus((*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique, fuse.EIO)
+		r.dev.answerStatus((*fuse.InHeader)(unsafe.Pointer(&req[0])).Unique, fuse.EIO)
 		return
 	}
 	in := *(*fuse.ReadIn)(unsafe.Pointer(&req[0])) // a copy: the answer takes the place of the request
 	if l.s.relief.slow.Load() {
-		l.s.readLater(l.dev, in)
+		l.s.readLater(r.dev, in)
 		return
 	}
 	size := min(in.Size, maxIO)
 	n, err := l.s.files.read(&in, l.buf.data()[:size], false)
 	switch err {
 	case nil:
-		l.dev.answer(in.Unique, fuse.OK, l.buf.answer(n))
+		r.dev.answer(in.Unique, fuse.OK, l.buf.answer(n))
 	case layer.ErrWait:
-		l.s.readLater(l.dev, in)
+		l.s.readLater(r.dev, in)
 	default:
-		l.s.failLater(l.dev, &in.InHeader, "read", err)
+		l.s.failLater(r.dev, &in.InHeader, "read", err)
 	}
 }
 
 // write answers a WRITE, at once if the store can.
-func (l *loop) write(req []byte) {
+func (l *loop) write(r *request) {
+	req := r.p
 	in := (*fuse.WriteIn)(unsafe.Pointer(&req[0]))
 	if len(req) < writeHeader || len(req) != writeHeader+int(in.Size) {
-		l.dev.answerStatus(in.Unique, fuse.EIO)
+		r.dev.answerStatus(in.Unique, fuse.EIO)
 		return
 	}
 	err := error(layer.ErrWait)
@@ -125,7 +185,7 @@ func (l *loop) write(req []byte) {
 		err = l.s.files.write(in, req[writeHeader:], false)
 	}
 	if err == layer.ErrWait {
-		l.writeLater(req)
+		l.writeLater(r)
 		return
 	}
 	if err == nil && through(in) {
@@ -134,19 +194,20 @@ func (l *loop) write(req []byte) {
 			err = l.sync(node(in.NodeId))
 		}
 		if err == layer.ErrWait {
-			l.s.syncLater(l.dev, *in)
+			l.s.syncLater(r.dev, *in)
 			return
 		}
 	}
 	if err != nil {
-		l.s.failLater(l.dev, &in.InHeader, "write", err)
+		l.s.failLater(r.dev, &in.InHeader, "write", err)
 		return
 	}
-	l.dev.answerWrite(&l.done, in.Unique, in.Size)
+	r.dev.answerWrite(&l.done, in.Unique, in.Size)
 }
 
 // fsync answers an FSYNC, by itself if nothing has to be committed. Times, which fdatasync leaves out, are.
-func (l *loop) fsync(req []byte) {
+func (l *loop) fsync(r *request) {
+	req := r.p
 	in := (*fuse.FsyncIn)(unsafe.Pointer(&req[0]))
 	err := layer.ErrWait
 	if len(req) >= int(unsafe.Sizeof(*in)) && in.FsyncFlags&fsyncDataOnly != 0 && !l.s.relief.slow.Load() {
@@ -154,11 +215,11 @@ func (l *loop) fsync(req []byte) {
 	}
 	switch err {
 	case nil:
-		l.dev.answerStatus(in.Unique, fuse.OK)
+		r.dev.answerStatus(in.Unique, fuse.OK)
 	case layer.ErrWait:
-		l.s.spawn(l.dev, bytes.Clone(req))
+		l.s.spawn(r.dev, bytes.Clone(req))
 	default:
-		l.s.failLater(l.dev, &in.InHeader, "fsync", err)
+		l.s.failLater(r.dev, &in.InHeader, "fsync", err)
 	}
 }
 
@@ -173,12 +234,11 @@ func (l *loop) sync(n node) error {
 }
 
 // writeLater hands a WRITE to a goroutine.
-func (l *loop) writeLater(req []byte) {
-	if len(req) <= copyLimit {
-		l.s.writeLater(l.dev, bytes.Clone(req), nil)
+func (l *loop) writeLater(r *request) {
+	if len(r.p) <= copyLimit || r.buf == nil {
+		l.s.writeLater(r.dev, bytes.Clone(r.p), nil)
 		return
 	}
-	taken := l.buf
-	l.buf = l.s.pool.get()
-	l.s.writeLater(l.dev, req, taken)
+	l.s.writeLater(r.dev, r.p, r.buf)
+	r.buf = nil
 }

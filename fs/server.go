@@ -87,6 +87,21 @@ func (s *server) vmName(n node) string {
 	return ""
 }
 
+// diskOf returns which VM a file is of, if it is one of a VM or a snapshot.
+func (s *server) diskOf(n node) (vm layer.VMID, ok bool) {
+	switch n.kind() {
+	case kindFile:
+		if f, err := s.store.FileByID(n.fileID()); err == nil {
+			return f.VM().ID(), true
+		}
+	case kindView:
+		if view, err := s.store.ViewByID(n.layerID()); err == nil {
+			return view.Snapshot().VM().ID(), true
+		}
+	}
+	return 0, false
+}
+
 // whose is the VM, and the name of its file, that n is of; empty where it is of none.
 func (s *server) whose(n node) (vm, file string) {
 	switch n.kind() {

@@ -108,7 +108,9 @@ type Session struct {
 	mountpoint string
 	files      *server
 	protocol   *fuse.ProtocolServer
-	devices    []device
+	devices    []device // one for each loop
+	aside      *device  // one more, that does not block; nil if there is but one
+	turns      turns
 	pool       pool
 	running    sync.WaitGroup // loops and the goroutines of requests
 	turn       sync.Mutex     // held by the one command that is under suspicion and runs
@@ -118,8 +120,8 @@ type Session struct {
 	failure    error // why a loop ended, once done is closed
 }
 
-// Attach mounts, and returns a descriptor for each reader loop; 0 readers: twice the CPUs, 4 to 32. Who holds them keeps
-// the mount: while nobody reads them, those who use it wait.
+// Attach mounts, and returns a descriptor for each reader loop, and one that they all share; 0 readers: twice the CPUs, 4
+// to 32. Who holds them keeps the mount: while nobody reads them, those who use it wait.
 func Attach(source, mountpoint string, readers int) (devices []int, err error) {
 	if readers <= 0 {
 		readers = min(max(4, 2*runtime.NumCPU()), 32)
@@ -133,7 +135,7 @@ func Attach(source, mountpoint string, readers int) (devices []int, err error) {
 		return nil, err
 	}
 	devices = append(devices, first)
-	for len(devices) < readers {
+	for len(devices) <= readers {
 		clone, err := cloneDevice(first)
 		if err != nil {
 			closeAll(devices)
@@ -191,6 +193,9 @@ func newSession(store *layer.Store, o Options) *Session {
 	for _, fd := range o.Devices {
 		s.devices = append(s.devices, device{fd, store.Session(), o.Logf})
 	}
+	if last := len(s.devices) - 1; last > 0 {
+		s.aside, s.devices = &s.devices[last], s.devices[:last]
+	}
 	return s
 }
 
@@ -223,6 +228,9 @@ func (w logWriter) Write(p []byte) (int, error) {
 
 // start answers INIT on the first descriptor, unless a worker before this one did, and runs a loop on each.
 func (s *Session) start() error {
+	if err := s.setBlocking(); err != nil {
+		return err
+	}
 	if err := s.begin(s.devices[0]); err != nil {
 		return err
 	}
@@ -247,6 +255,19 @@ func (s *Session) start() error {
 	s.running.Go(w.watch)
 	go s.finish(failures)
 	return nil
+}
+
+// setBlocking sets which descriptors block: a worker before this one may have had them in another order.
+func (s *Session) setBlocking() error {
+	for _, d := range s.devices {
+		if err := unix.SetNonblock(d.fd, false); err != nil {
+			return err
+		}
+	}
+	if s.aside == nil {
+		return nil
+	}
+	return unix.SetNonblock(s.aside.fd, true)
 }
 
 // begin takes the session's first request, with which the kernel and we agree on what both can do. A worker that takes
@@ -310,7 +331,10 @@ func (s *Session) closeDevices() {
 	for _, d := range s.devices {
 		unix.Close(d.fd)
 	}
-	s.devices = nil
+	if s.aside != nil {
+		unix.Close(s.aside.fd)
+	}
+	s.devices, s.aside = nil, nil
 }
 
 // Wait returns when the file system is unmounted and all its requests are done, with what ended a loop too early.

@@ -46,9 +46,6 @@ func (s *Session) acquit(req []byte) { s.files.store.Session().Acquit(uniqueOf(r
 // tryAlone comes before the loops: it refuses requests, and runs others alone, if there is any such; then it serves the
 // rest of what it had to read for that.
 func (s *Session) tryAlone(d device) error {
-	if err := unix.SetNonblock(d.fd, false); err != nil { // a worker before this one may have died here
-		return err
-	}
 	suspects := s.files.store.Session().Suspects()
 	if !anyAlone(suspects) {
 		return nil

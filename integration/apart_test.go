@@ -25,7 +25,7 @@ import (
 
 // TestVMsApart puts one VM in each state in which it might hold others up, and has
 // another VM read, write and sync meanwhile; how much slower that is than without
-// is printed. What is shared, processors and disk, may be felt, but nothing waits
+// is printed, and how much an overload slows down a file of the host's. What is shared, processors and disk, may be felt, but nothing waits
 // for as long as what the first VM waits for.
 func TestVMsApart(t *testing.T) {
 	besideEach(t, newMount(t), []state{
@@ -34,7 +34,10 @@ func TestVMsApart(t *testing.T) {
 		{"script", stuckScript},
 		{"hung", hungScript},
 		{"unread", unreadAnswers},
-		{"overload", deepQueues},
+		{"overload", func(t *testing.T, vm string) func() time.Duration {
+			leave := deepQueues(t, filepath.Join(vm, "disk"))
+			return func() time.Duration { leave(); return 0 }
+		}},
 		{"delete", manyDeleted},
 		{"export", exported},
 		{"memory", memorySaved},
@@ -70,12 +73,18 @@ func besideEach(t *testing.T, m *mount, states []state) {
 				require.Less(t, slices.Max(beside.all[began:]), waited, state.name)
 			}
 		}
-		t.Logf("beside %-9s p50 and p99 are that of alone times: read %s, write %s, sync %s", state.name,
-			ratios(beside.reads, alone.reads), ratios(beside.writes, alone.writes), ratios(beside.syncs, alone.syncs))
+		logRatios(t, "beside "+state.name, beside, alone)
 		require.NoError(t, guest.Close())
 		mustCommand(t, vm, "policy", "{}")
 	}
 	mustCommand(t, steady, "create", "in-the-end")
+	alone, beside := onHost(t)
+	logRatios(t, "without snapfs", beside, alone)
+}
+
+func logRatios(t *testing.T, what string, beside, alone latencies) {
+	t.Logf("%-15s p50 and p99 are that of alone times: read %s, write %s, sync %s", what,
+		ratios(beside.reads, alone.reads), ratios(beside.writes, alone.writes), ratios(beside.syncs, alone.syncs))
 }
 
 // latencies are how long calls took.
@@ -174,25 +183,39 @@ func unreadAnswers(t *testing.T, vm string) (leave func() time.Duration) {
 	}
 }
 
-// deepQueues has eight processes keep 64 reads and writes each in the VM's queue.
-func deepQueues(t *testing.T, vm string) (leave func() time.Duration) {
-	cmd := exec.Command("fio", "--name=load", "--filename="+filepath.Join(vm, "disk"), "--size=4M", "--rw=randrw", "--bs=4k", "--iodepth=64",
+// deepQueues has eight processes keep 64 reads and writes each in a disk's queue.
+func deepQueues(t *testing.T, disk string) (leave func()) {
+	cmd := exec.Command("fio", "--name=load", "--filename="+disk, "--size=4M", "--rw=randrw", "--bs=4k", "--iodepth=64",
 		"--numjobs=8", "--thread", "--ioengine=libaio", "--direct=1", "--time_based", "--runtime=3600")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, cmd.Start())
-	before := readFile(t, filepath.Join(vm, ".snapshots", "status"))
-	require.NotEmpty(t, before)
 	var was, is unix.Stat_t
-	require.NoError(t, unix.Stat(filepath.Join(vm, "disk"), &was))
+	require.NoError(t, unix.Stat(disk, &was))
 	require.Eventually(t, func() bool {
-		require.NoError(t, unix.Stat(filepath.Join(vm, "disk"), &is))
+		require.NoError(t, unix.Stat(disk, &is))
 		return is.Mtim != was.Mtim
 	}, patience, time.Millisecond)
-	return func() time.Duration {
+	return func() {
 		require.NoError(t, cmd.Process.Kill())
 		_ = cmd.Wait()
-		return 0
 	}
+}
+
+// onHost is how a file of the host's fares beside the same load, of processors and disk, on another one.
+func onHost(t *testing.T) (alone, beside latencies) {
+	dir := t.TempDir()
+	steady, busy := filepath.Join(dir, "steady"), filepath.Join(dir, "busy")
+	for _, path := range []string{steady, busy} {
+		writeFile(t, path, nil)
+		writeSynced(t, path, 4<<20)
+	}
+	for range 2 {
+		alone.probe(t, steady)
+		leave := deepQueues(t, busy)
+		beside.probe(t, steady)
+		leave()
+	}
+	return alone, beside
 }
 
 // manyDeleted has all of a long row of snapshots deleted at once, and what they
