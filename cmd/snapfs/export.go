@@ -66,6 +66,12 @@ func (a *app) export(ctx context.Context, source, image, format string, force bo
 	if err := checkTarget(image, force); err != nil {
 		return err
 	}
+	a.clearParts(filepath.Dir(image))
+	lock, err := a.clearTemporary(vm)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	file := filepath.Base(path)
 	if snapshot != "" {
 		return a.exportFile(ctx, vm.control(filepath.Join(snapshot, file)), image, format, force)
@@ -80,8 +86,18 @@ func (a *app) export(ctx context.Context, source, image, format string, force bo
 	if err != nil {
 		return err
 	}
-	err = a.exportFile(ctx, vm.control(filepath.Join(temporary, file)), image, format, force)
+	err = a.exportTemporary(ctx, vm.control(filepath.Join(temporary, file)), image, format, force)
 	return errors.Join(err, dropTemporary(vm, temporary))
+}
+
+// exportTemporary has the file open all the time, so that nobody takes its snapshot for a leftover.
+func (a *app) exportTemporary(ctx context.Context, source, image, format string, force bool) error {
+	f, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return a.exportFile(ctx, source, image, format, force)
 }
 
 func (a *app) exportFile(ctx context.Context, source, image, format string, force bool) error {
@@ -138,14 +154,14 @@ func splitSource(source string) (path, snapshot string) {
 
 // takeTemporary takes a snapshot of one file, under a name that says what it is for.
 func takeTemporary(vm place, file string) (name string, err error) {
-	base := "export-" + time.Now().UTC().Format("20060102T150405Z")
+	base := temporaryPrefix + time.Now().UTC().Format("20060102T150405Z")
 	for n := 1; ; n++ {
 		name = base
 		if n > 1 {
 			name = fmt.Sprintf("%s-%d", base, n)
 		}
 		_, err = vm.do("create", command{
-			Name: name, Files: []string{file}, Description: "of a running export, deleted when that ends",
+			Name: name, Files: []string{file}, Description: temporaryText,
 		})
 		if !errors.Is(err, os.ErrExist) {
 			return name, err

@@ -59,6 +59,12 @@ func (a *app) importImage(ctx context.Context, image, target string, force bool)
 	if err := checkTarget(target, force); err != nil {
 		return err
 	}
+	a.clearParts(vm.dir)
+	lock, err := a.clearTemporary(vm)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	source, err := os.Stat(image)
 	if err != nil {
 		return err
@@ -114,7 +120,7 @@ func checkTarget(target string, force bool) error {
 // replaceFile has a file written under another name in dir and gives it its name when it is complete and would survive
 // power loss. Failure leaves nothing behind.
 func replaceFile(dir, target string, force bool, write func(part *os.File) error) (err error) {
-	part, err := os.CreateTemp(dir, ".part-*")
+	part, err := createPart(dir)
 	if err != nil {
 		return err
 	}

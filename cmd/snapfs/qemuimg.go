@@ -11,6 +11,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -65,13 +66,16 @@ func (a *app) convertImage(ctx context.Context, what string, args ...string) err
 	return runQemuImg(ctx, append([]string{"convert", "-p", "-S", "4k"}, args...), percentReader{bar.set})
 }
 
-// runQemuImg runs qemu-img to its end. Its own last words become the error.
+// runQemuImg runs qemu-img to its end, or ours. Its own last words become the error.
 func runQemuImg(ctx context.Context, args []string, stdout io.Writer) error {
 	var words bytes.Buffer
 	cmd := exec.CommandContext(ctx, qemuImg, args...)
 	cmd.Stdout, cmd.Stderr = stdout, &words
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
+	runtime.LockOSThread() // it dies with the thread that started it
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
