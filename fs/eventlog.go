@@ -5,6 +5,7 @@ package fs
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,30 +24,55 @@ const (
 
 // EventLog keeps the last 1,000 events of every VM and of the whole mount, a line each: `RFC3339 event key=value …`.
 type EventLog struct {
-	mu    sync.Mutex
-	out   io.Writer
+	outs []*lineWriter
+
+	mu    sync.Mutex // guards what follows
+	last  uint64     // the number of the last event
 	all   ring
 	perVM map[string]*ring
 	now   func() time.Time
 }
 
-// NewEventLog returns an empty log that also writes each line to out, unless that is nil.
-func NewEventLog(out io.Writer) *EventLog {
-	return &EventLog{out: out, perVM: make(map[string]*ring), now: time.Now}
+// NewEventLog returns an empty log that also writes each line to each of outs. Who tells of an event does not wait for a
+// disk or a terminal that stands still. Lines that one of them does not take in time, or at all, are counted there in an
+// event of their own, events-dropped.
+func NewEventLog(outs ...io.Writer) *EventLog {
+	l := &EventLog{perVM: make(map[string]*ring), now: time.Now}
+	for _, out := range outs {
+		l.outs = append(l.outs, &lineWriter{out: out, now: time.Now})
+	}
+	return l
+}
+
+// Drain waits until all that was added so far is written, and until limit is over at most.
+func (l *EventLog) Drain(limit time.Duration) {
+	timeout := time.After(limit)
+	for _, out := range l.outs {
+		out.drain(timeout)
+	}
 }
 
 // Add adds an event with alternating keys and values; vm is empty for what concerns the whole store.
 // It is what layer.Options.Event wants.
 func (l *EventLog) Add(vm, event string, attrs ...any) {
+	written := make([]<-chan struct{}, len(l.outs))
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	line := formatEvent(l.now(), vm, event, attrs)
-	l.all.add(line)
-	if vm != "" {
-		l.ofVM(vm).add(line)
+	l.addLocked(line, vm)
+	for i, out := range l.outs {
+		written[i] = out.add(line)
 	}
-	if l.out != nil {
-		io.WriteString(l.out, line) // a daemon that can't write its log serves on
+	l.mu.Unlock()
+	for i, out := range l.outs {
+		out.await(written[i])
+	}
+}
+
+func (l *EventLog) addLocked(line, vm string) {
+	l.last++
+	l.all.add(numbered{l.last, line})
+	if vm != "" {
+		l.ofVM(vm).add(numbered{l.last, line})
 	}
 }
 
@@ -90,13 +116,19 @@ func (l *EventLog) ofVM(vm string) *ring {
 	return r
 }
 
+// numbered is a line, and its place among all.
+type numbered struct {
+	n    uint64
+	line string
+}
+
 // ring holds the last keptEvents lines.
 type ring struct {
-	lines []string
+	lines []numbered
 	next  int // the oldest line, once the ring is full
 }
 
-func (r *ring) add(line string) {
+func (r *ring) add(line numbered) {
 	if len(r.lines) < keptEvents {
 		r.lines = append(r.lines, line)
 		return
@@ -105,10 +137,18 @@ func (r *ring) add(line string) {
 	r.next = (r.next + 1) % keptEvents
 }
 
-func (r *ring) text() string {
+// newest are the last n lines, oldest first.
+func (r *ring) newest(n int) []numbered {
+	all := slices.Concat(r.lines[r.next:], r.lines[:r.next])
+	return all[max(0, len(all)-n):]
+}
+
+func (r *ring) text() string { return textOf(r.newest(keptEvents)) }
+
+func textOf(lines []numbered) string {
 	var b strings.Builder
-	for i := range r.lines {
-		b.WriteString(r.lines[(r.next+i)%len(r.lines)])
+	for _, line := range lines {
+		b.WriteString(line.line)
 	}
 	return b.String()
 }

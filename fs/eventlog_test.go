@@ -14,7 +14,7 @@ import (
 )
 
 func testLog(out *strings.Builder) *EventLog {
-	l := NewEventLog(nil)
+	l := NewEventLog()
 	if out != nil {
 		l = NewEventLog(out)
 	}
@@ -31,6 +31,7 @@ func TestEventLine(t *testing.T) {
 	store := `2026-03-01T11:00:00Z store-opened dir=/store text="a\nb" empty="" eq="a=b"` + "\n"
 	require.Equal(t, web, l.Text("web"))
 	require.Equal(t, web+store, l.Text(""))
+	l.Drain(time.Minute)
 	require.Equal(t, web+store, out.String())
 	require.Empty(t, l.Text("db"))
 }
@@ -47,6 +48,7 @@ func TestEventReplay(t *testing.T) {
 	l.Add("db", eventRemoved)
 	l.forget("db")
 	l.Add("db", "vm-created")
+	l.Drain(time.Minute)
 	again := testLog(nil)
 	again.Add("web", "vm-created")
 	again.Replay("torn" + out.String() + "no event\n" + "2026-03-01T11:00:00Z create vm=db snapshot=to")
@@ -59,6 +61,38 @@ func TestEventReplay(t *testing.T) {
 	require.Equal(t, l.Text("db"), again.Text("db"))
 	require.Equal(t, l.Text("web"), again.Text("web"))
 	require.Contains(t, again.Text("a \"b=c\""), "from=web")
+}
+
+// One VM's events, however many, leave of another's what a replay would show; both lose the oldest if there is no room.
+func TestRecentEvents(t *testing.T) {
+	var out strings.Builder
+	l := testLog(&out)
+	l.Add("web", "create", "snapshot", "one")
+	l.rename("web", "shop")
+	l.Add("shop", eventRenamed, "from", "web")
+	for i := range 10 {
+		l.Add("db", "create", "n", i)
+	}
+	for i := range 5 * keptEvents {
+		l.Add("loud", "create-failed", "n", i)
+		l.Drain(time.Minute)
+	}
+	again := testLog(nil)
+	again.Replay(Recent(out.String(), 1<<20))
+	for _, vm := range []string{"", "shop", "db", "loud"} {
+		require.Equal(t, l.Text(vm), again.Text(vm), vm)
+	}
+
+	const size = 8 << 10
+	recent := Recent(out.String(), size)
+	require.LessOrEqual(t, len(recent), size)
+	again = testLog(nil)
+	again.Replay(recent)
+	require.Equal(t, l.Text("db"), again.Text("db"))
+	require.Equal(t, l.Text("shop"), again.Text("shop"))
+	require.True(t, strings.HasSuffix(l.Text("loud"), again.Text("loud")))
+	require.NotEmpty(t, again.Text("loud"))
+	require.Empty(t, Recent(out.String(), 0))
 }
 
 func TestEventLogKeepsTheLast(t *testing.T) {
@@ -122,14 +156,14 @@ func FuzzReplay(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		log := NewEventLog(nil)
+		log := NewEventLog()
 		log.Replay(text)
 		kept := log.Text("")
 		for line := range strings.Lines(kept) {
 			require.True(t, strings.HasSuffix(line, "\n"))
 			require.Contains(t, text, line)
 		}
-		again := NewEventLog(nil)
+		again := NewEventLog()
 		again.Replay(kept)
 		require.Equal(t, kept, again.Text(""))
 	})

@@ -3,6 +3,8 @@ package fs
 // The events of earlier daemons, as the lines that they wrote.
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,20 +28,38 @@ func (l *EventLog) replayLocked(line string) {
 	if _, err := time.Parse(time.RFC3339, when); err != nil || !strings.HasSuffix(line, "\n") {
 		return
 	}
-	l.all.add(line)
 	event, rest, _ := strings.Cut(strings.TrimSuffix(rest, "\n"), " ")
 	vm, rest := leadingValue(rest, "vm=")
-	if vm == "" {
-		return
-	}
-	if event == eventRenamed {
+	if vm != "" && event == eventRenamed {
 		old, _ := leadingValue(rest, " from=")
 		l.renameLocked(old, vm)
 	}
-	l.ofVM(vm).add(line)
+	l.addLocked(line, vm)
 	if event == eventRemoved {
 		delete(l.perVM, vm)
 	}
+}
+
+// Recent is what of an earlier log's lines a replay would show, in size bytes at most: as many of each VM's as there is
+// room for, the newest, so that no VM's push out another's; and those of the whole mount.
+func Recent(text string, size int) string {
+	l := NewEventLog()
+	l.Replay(text)
+	for n := keptEvents; ; n /= 2 {
+		if recent := l.newest(n); len(recent) <= size || n == 0 {
+			return recent
+		}
+	}
+}
+
+// newest are the last n lines of the mount and of each VM, in their order.
+func (l *EventLog) newest(n int) string {
+	lines := l.all.newest(n)
+	for _, vm := range l.perVM {
+		lines = append(lines, vm.newest(n)...)
+	}
+	slices.SortFunc(lines, func(a, b numbered) int { return cmp.Compare(a.n, b.n) })
+	return textOf(slices.Compact(lines))
 }
 
 // leadingValue takes a value that quoteValue wrote off the front of text; empty if there is none.

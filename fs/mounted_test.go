@@ -27,7 +27,7 @@ type mounted struct {
 func mountStore(t *testing.T, o Options) *mounted {
 	t.Helper()
 	if o.Log == nil {
-		o.Log = NewEventLog(nil)
+		o.Log = NewEventLog()
 	}
 	o.Mountpoint = t.TempDir()
 	o.Logf = t.Logf

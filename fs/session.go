@@ -72,7 +72,7 @@ func (o *Options) ensureDefaults() {
 		o.Logf = func(string, ...any) {}
 	}
 	if o.Log == nil {
-		o.Log = NewEventLog(nil)
+		o.Log = NewEventLog()
 	}
 	if o.Create == nil {
 		o.Create = createCrash

@@ -27,7 +27,7 @@ func newSuspected(t *testing.T, fault func(req []byte)) *suspected {
 	require.NoError(t, err)
 	vm, err := store.CreateVM("web", 0o755, 0, 0)
 	require.NoError(t, err)
-	events := NewEventLog(nil)
+	events := NewEventLog()
 	k := playKernel(t, store, Options{Log: events, Logf: t.Logf, Fault: fault})
 	t.Cleanup(func() {
 		k.close()

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"path/filepath"
 	"time"
 
@@ -76,12 +75,13 @@ func (a *app) showRestored(r layer.RestoreReport) {
 
 // keepRestored has `log` tell of it.
 func keepRestored(dir string, r layer.RestoreReport) error {
-	file, err := openRotating(filepath.Join(dir, "events"), eventsSize, nil)
+	file, _, err := openEvents(filepath.Join(dir, "events"), eventsSize)
 	if err != nil {
 		return fmt.Errorf("the index is restored, but the events that say so can't be written: %w", err)
 	}
 	defer file.Close()
-	events := fs.NewEventLog(io.Writer(file))
+	events := fs.NewEventLog(file)
+	defer events.Drain(time.Minute)
 	events.Add("", "index-restored", "backup", r.Backup, "made", r.Taken.Format(time.RFC3339), "aside", r.Aside,
 		"suspect", len(r.States), "lost", len(r.Lost))
 	for _, kind := range [][]layer.Finding{r.States, r.Lost} {

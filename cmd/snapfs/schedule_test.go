@@ -25,7 +25,7 @@ type planned struct {
 }
 
 func newPlanned(t *testing.T) *planned {
-	p := &planned{T: t, events: fs.NewEventLog(nil), now: time.Date(2026, 3, 4, 12, 30, 0, 0, time.Local)}
+	p := &planned{T: t, events: fs.NewEventLog(), now: time.Date(2026, 3, 4, 12, 30, 0, 0, time.Local)}
 	store, err := layer.Open(t.TempDir(), layer.Options{Reserve: layer.Reserve{Bytes: 1 << 20}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -23,6 +22,9 @@ import (
 
 // baseMemory is what the daemon needs beside the maps: request buffers, the index, the garbage collector's slack.
 const baseMemory = 192 << 20
+
+// drainEvents is how long a daemon that ends waits for the last events to be written.
+const drainEvents = 2 * time.Second
 
 // requestFault is what tests have requests do to their worker.
 var requestFault func(request []byte)
@@ -44,7 +46,8 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		debug.SetMemoryLimit(baseMemory + int64(spec.mapMemory))
 	}
 	kept := newDaemonLog(nil)
-	events := fs.NewEventLog(io.MultiWriter(log, kept))
+	events := fs.NewEventLog(log, kept)
+	defer events.Drain(drainEvents)
 	var serving atomic.Bool
 	store, err := layer.Open(spec.store, layer.Options{
 		Reserve:   layer.Reserve(spec.reserve),
@@ -54,6 +57,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		Session:   w.session,
 		Failed: func(err error) {
 			if serving.Load() {
+				events.Drain(drainEvents)
 				endNow(log, err)
 			}
 		},
@@ -109,6 +113,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	go w.watch(func() {
 		if w.stored {
 			log.printf("the supervisor is gone: making room for the next one, which the service manager starts")
+			events.Drain(drainEvents)
 			os.Exit(exitDone)
 		}
 		what := "the supervisor is gone: nothing would take over; upgrade is no longer possible, umount is"
@@ -118,7 +123,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		}
 		events.Add("", "unsupervised", "what", what)
 	})
-	go drainOnSignal(session, log)
+	go drainOnSignal(session, events, log)
 	over := make(chan struct{})
 	go endOnSignal(ctx, session, spec.mountpoint, log, signals, over)
 	err = session.Wait()
@@ -174,12 +179,13 @@ const signalDrain = unix.SIGUSR2
 // drainTime is how long that may take. A command that is cut short then is answered by the next worker.
 const drainTime = time.Minute
 
-func drainOnSignal(session *fs.Session, log *daemonLog) {
+func drainOnSignal(session *fs.Session, events *fs.EventLog, log *daemonLog) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, signalDrain)
 	<-asked
 	session.AwaitCommands(drainTime)
 	log.printf("making room for another worker")
+	events.Drain(drainEvents)
 	os.Exit(exitDone)
 }
 

@@ -34,7 +34,7 @@ const (
 )
 
 func newKept(t *testing.T) *kept {
-	k := &kept{T: t, agent: newAgent(t), events: fs.NewEventLog(nil)}
+	k := &kept{T: t, agent: newAgent(t), events: fs.NewEventLog()}
 	k.open(t.TempDir())
 	vm, err := k.store.CreateVM("web", 0o755, 0, 0)
 	require.NoError(t, err)
