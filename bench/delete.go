@@ -77,33 +77,35 @@ func (b *bench) snapfsDeleter(p program) deleter {
 }
 
 // delete deletes a snapshot and waits until all its space is given back.
-func (m *mount) delete(vm, name string) (out deletion) {
-	read, written := counter(m.s, m.Worker(), "io", "rchar"), counter(m.s, m.Worker(), "io", "write_bytes")
+func (m *mount) delete(vm, name string) deletion {
+	return measureDeletion(m.s, m.Worker(), func() { m.command(vm, "delete", name) }, m.awaitReclaimed)
+}
+
+// measureDeletion measures what a process does for remove, and until free returns, when the space is given back.
+func measureDeletion(s *scope, pid int, remove, free func()) (out deletion) {
+	read, written := counter(s, pid, "io", "rchar"), counter(s, pid, "io", "write_bytes")
 	began := time.Now()
-	out.returned = m.command(vm, "delete", name)
-	m.awaitReclaimed()
+	remove()
+	out.returned = time.Since(began)
+	free()
 	out.freed = time.Since(began)
-	out.read = counter(m.s, m.Worker(), "io", "rchar") - read
-	out.written = counter(m.s, m.Worker(), "io", "write_bytes") - written
+	out.read = counter(s, pid, "io", "rchar") - read
+	out.written = counter(s, pid, "io", "write_bytes") - written
 	return out
 }
 
 // jobDeleter merges an image into the one below it with block-commit, while the chain is served.
 func (b *bench) jobDeleter() deleter {
-	return deleter{qsdQcow2, func() (out deletion) {
+	return deleter{qsdQcow2, func() deletion {
 		q := newStorageDaemon(b.scope, "qcow2", b.own, qemuSettings{AIO: "threads"})
 		defer q.discard()
 		b.fillChain(q)
-		read, written := counter(b.scope, q.pid(), "io", "rchar"), counter(b.scope, q.pid(), "io", "write_bytes")
-		began := time.Now()
-		q.monitor.command("block-commit", map[string]any{"job-id": "commit", "device": q.node(2), "top-node": q.node(1), "base-node": q.node(0)})
-		out.returned = time.Since(began)
-		q.monitor.awaitEvent("BLOCK_JOB_COMPLETED")
-		require.NoError(b, os.Remove(q.image(1)))
-		out.freed = time.Since(began)
-		out.read = counter(b.scope, q.pid(), "io", "rchar") - read
-		out.written = counter(b.scope, q.pid(), "io", "write_bytes") - written
-		return out
+		return measureDeletion(b.scope, q.pid(), func() {
+			q.monitor.command("block-commit", map[string]any{"job-id": "commit", "device": q.node(2), "top-node": q.node(1), "base-node": q.node(0)})
+		}, func() {
+			q.monitor.awaitEvent("BLOCK_JOB_COMPLETED")
+			require.NoError(b, os.Remove(q.image(1)))
+		})
 	}}
 }
 

@@ -88,8 +88,9 @@ func (r *random) step(i int) {
 		{24, "write", r.write}, {4, "write synchronously", r.writeSync}, {6, "punch", r.punch}, {4, "zero", r.zeroRange},
 		{3, "allocate", r.allocate}, {8, "truncate", r.truncate}, {8, "fsync", r.fsync}, {10, "read", r.read},
 		{4, "create file", r.createFile}, {2, "unlink", r.unlink}, {2, "rename file", r.renameFile},
-		{9, "snapshot", r.snapshot}, {6, "delete", r.delete}, {2, "rename", r.rename}, {5, "revert", r.revert},
-		{4, "preview", r.preview}, {3, "undo", r.undo}, {2, "commit", r.commit}, {1, "clone", r.clone}, {1, "destroy", r.destroy}, {6, "browse", r.browse},
+		{9, "snapshot", r.snapshot}, {6, "delete", r.withSnapshot(r.delete)}, {2, "rename", r.withSnapshot(r.rename)},
+		{5, "revert", r.withSnapshot(r.revert)}, {4, "preview", r.withSnapshot(r.preview)}, {3, "undo", r.undo}, {2, "commit", r.commit},
+		{1, "clone", r.withSnapshot(r.clone)}, {1, "destroy", r.destroy}, {6, "browse", r.browse},
 		{1, "remount", r.remount}, {1, "crash", r.crash}, {2, "crash amid", r.crashAmid},
 	}
 	total := 0

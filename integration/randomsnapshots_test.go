@@ -19,7 +19,7 @@ func (r *random) pickSnapshot(vm *modelVM) string {
 
 func (r *random) snapshot(dir string, vm *modelVM) string {
 	if len(vm.snapshots) >= 12 {
-		return r.delete(dir, vm)
+		return r.withSnapshot(r.delete)(dir, vm)
 	}
 	r.count++
 	name := fmt.Sprint("s", r.count)
@@ -32,11 +32,18 @@ func (r *random) snapshot(dir string, vm *modelVM) string {
 	return name
 }
 
-func (r *random) delete(dir string, vm *modelVM) string {
-	name := r.pickSnapshot(vm)
-	if name == "" {
-		return "nothing"
+// withSnapshot does something with one of the VM's snapshots, if there is any.
+func (r *random) withSnapshot(do func(dir string, vm *modelVM, name string) string) func(dir string, vm *modelVM) string {
+	return func(dir string, vm *modelVM) string {
+		name := r.pickSnapshot(vm)
+		if name == "" {
+			return "nothing"
+		}
+		return do(dir, vm, name)
 	}
+}
+
+func (r *random) delete(dir string, vm *modelVM, name string) string {
 	if vm.hidden != nil && vm.head == name {
 		failCommand(r, syscall.EBUSY, dir, "delete", name)
 		return name + " refused, for it is previewed"
@@ -46,11 +53,7 @@ func (r *random) delete(dir string, vm *modelVM) string {
 	return name
 }
 
-func (r *random) rename(dir string, vm *modelVM) string {
-	from := r.pickSnapshot(vm)
-	if from == "" {
-		return "nothing"
-	}
+func (r *random) rename(dir string, vm *modelVM, from string) string {
 	r.count++
 	to := fmt.Sprint("s", r.count)
 	mustCommand(r, dir, "rename", from+" "+to)
@@ -58,11 +61,7 @@ func (r *random) rename(dir string, vm *modelVM) string {
 	return from + " to " + to
 }
 
-func (r *random) revert(dir string, vm *modelVM) string {
-	name := r.pickSnapshot(vm)
-	if name == "" {
-		return "nothing"
-	}
+func (r *random) revert(dir string, vm *modelVM, name string) string {
 	if vm.hidden != nil {
 		failCommand(r, syscall.EBUSY, dir, "revert", name)
 		return "refused during a preview"
@@ -79,11 +78,7 @@ func (r *random) revert(dir string, vm *modelVM) string {
 	return name + " keeping " + kept
 }
 
-func (r *random) preview(dir string, vm *modelVM) string {
-	name := r.pickSnapshot(vm)
-	if name == "" {
-		return "nothing"
-	}
+func (r *random) preview(dir string, vm *modelVM, name string) string {
 	if vm.hidden != nil {
 		failCommand(r, syscall.EBUSY, dir, "preview", name)
 		return "refused during another"
@@ -94,30 +89,33 @@ func (r *random) preview(dir string, vm *modelVM) string {
 }
 
 func (r *random) undo(dir string, vm *modelVM) string {
-	if vm.hidden == nil {
-		failCommand(r, syscall.EINVAL, dir, "undo", "\n")
-		return "refused, for there is no preview"
-	}
-	mustCommand(r, dir, "undo", "\n")
-	vm.undo()
-	return ""
+	return r.endPreview(dir, vm, "undo", func() string {
+		vm.undo()
+		return ""
+	})
 }
 
 func (r *random) commit(dir string, vm *modelVM) string {
-	if vm.hidden == nil {
-		failCommand(r, syscall.EINVAL, dir, "commit", "\n")
-		return "refused, for there is no preview"
-	}
-	mustCommand(r, dir, "commit", "\n")
-	kept := r.newest(dir)
-	require.True(r, strings.HasPrefix(kept, "before-commit-"), kept)
-	vm.commit(kept)
-	return "keeping " + kept
+	return r.endPreview(dir, vm, "commit", func() string {
+		kept := r.newest(dir)
+		require.True(r, strings.HasPrefix(kept, "before-commit-"), kept)
+		vm.commit(kept)
+		return "keeping " + kept
+	})
 }
 
-func (r *random) clone(dir string, vm *modelVM) string {
-	name := r.pickSnapshot(vm)
-	if name == "" || len(r.vms) >= 4 {
+// endPreview ends a preview one way or the other, if there is one; then is what the model does.
+func (r *random) endPreview(dir string, vm *modelVM, control string, then func() string) string {
+	if vm.hidden == nil {
+		failCommand(r, syscall.EINVAL, dir, control, "\n")
+		return "refused, for there is no preview"
+	}
+	mustCommand(r, dir, control, "\n")
+	return then()
+}
+
+func (r *random) clone(dir string, vm *modelVM, name string) string {
+	if len(r.vms) >= 4 {
 		return "nothing"
 	}
 	r.count++

@@ -43,41 +43,29 @@ func FuzzCatalog(f *testing.F) {
 	value, err := r.MarshalBinary()
 	require.NoError(f, err)
 	f.Add(regionKey(tablePunch, 1, 2), value)
+	again := map[byte]func(t *testing.T, key, value []byte){
+		tableMeta: decodeAgain[storeRecord], tableVM: decodeAgain[vmRecord], tableFile: decodeAgain[fileRecord],
+		tableLineage: decodeAgain[lineageRecord], tableLayer: decodeAgain[layerRecord], tableSnapshot: decodeAgain[snapshotRecord],
+		tablePrepared: decodeAgain[preparedRecord], tableGrowth: decodeAgain[growthRecord], tableImage: decodeAgain[imageRecord],
+		tableDone: decodeAgain[doneRecord],
+		tablePunch: func(t *testing.T, key, value []byte) {
+			if p, err := decodePunch(key, value); err == nil {
+				require.Equal(t, key[:17], regionKey(tablePunch, p.layer, p.region))
+			}
+		},
+	}
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		if len(key) == 0 {
 			return
 		}
-		switch key[0] {
-		case tableMeta:
-			again[storeRecord](t, key, value)
-		case tableVM:
-			again[vmRecord](t, key, value)
-		case tableFile:
-			again[fileRecord](t, key, value)
-		case tableLineage:
-			again[lineageRecord](t, key, value)
-		case tableLayer:
-			again[layerRecord](t, key, value)
-		case tableSnapshot:
-			again[snapshotRecord](t, key, value)
-		case tablePrepared:
-			again[preparedRecord](t, key, value)
-		case tableGrowth:
-			again[growthRecord](t, key, value)
-		case tableImage:
-			again[imageRecord](t, key, value)
-		case tableDone:
-			again[doneRecord](t, key, value)
-		case tablePunch:
-			if p, err := decodePunch(key, value); err == nil {
-				require.Equal(t, key[:17], regionKey(tablePunch, p.layer, p.region))
-			}
+		if test := again[key[0]]; test != nil {
+			test(t, key, value)
 		}
 	})
 }
 
-// again decodes a record, encodes it and decodes that.
-func again[R any](t *testing.T, key, value []byte) {
+// decodeAgain decodes a record, encodes it and decodes that.
+func decodeAgain[R any](t *testing.T, key, value []byte) {
 	t.Helper()
 	_, idErr := keyID(key, 0)
 	require.Equal(t, len(key) < 9, idErr != nil)
