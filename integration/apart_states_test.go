@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/integration/daemon"
+	"github.com/snapfs/snapfs/integration/guest"
 )
 
 // over has something done again and again. What it returns waits for the last time, and says how long the quickest took.
@@ -67,20 +68,21 @@ func exported(t *testing.T, vm string) (leave func() time.Duration) {
 	})
 }
 
-// memorySaved has snapshots made of a machine with its memory, which is mostly noise, and packed.
-func memorySaved(t *testing.T, vm string) (leave func() time.Duration) {
-	g := startGuest(t, t.TempDir(), "saved", filepath.Join(vm, "disk"))
-	inGuest(t, g, "head -c 80000000 /dev/urandom >/tmp/noise")
-	mustCommand(t, vm, "policy", fmt.Sprintf(`{"quiesce": {"qmp": %q}}`, g.MonitorPath()))
-	end := over(t, func() error {
-		if err := tell(vm, "create", "ram memory=true"); err != nil {
-			return err
+// memorySaved has snapshots made of a machine with its memory, which is mostly noise, and packed. It boots once.
+func memorySaved() func(t *testing.T, vm string) (leave func() time.Duration) {
+	var g *guest.Guest
+	return func(t *testing.T, vm string) func() time.Duration {
+		if g == nil {
+			g = startGuest(t, t.TempDir(), "saved", filepath.Join(vm, "disk"))
+			inGuest(t, g, "head -c 80000000 /dev/urandom >/tmp/noise")
+			mustCommand(t, vm, "policy", fmt.Sprintf(`{"quiesce": {"qmp": %q}}`, g.MonitorPath()))
 		}
-		return tell(vm, "delete", "ram")
-	})
-	return func() time.Duration {
-		defer g.Kill()
-		return end()
+		return over(t, func() error {
+			if err := tell(vm, "create", "ram memory=true"); err != nil {
+				return err
+			}
+			return tell(vm, "delete", "ram")
+		})
 	}
 }
 

@@ -40,7 +40,7 @@ func TestVMsApart(t *testing.T) {
 		}},
 		{"delete", manyDeleted},
 		{"export", exported},
-		{"memory", memorySaved},
+		{"memory", memorySaved()},
 		{"endless", endlessAnswer},
 		{"garbage", endlessLines},
 	})
