@@ -104,6 +104,11 @@ func (s *Store) openParts() (err error) {
 		}
 	}
 	s.resumes = s.session.Served()
+	if s.resumes { // its disk may be away, and come back: nothing is to be made in its place
+		if _, err := os.Stat(filepath.Join(s.dir, formatName)); err != nil {
+			return Errorf(syscall.EIO, "the store that this mount shows is gone: %w", err)
+		}
+	}
 	empty, err := makeStore(s.dir)
 	if err != nil {
 		return err

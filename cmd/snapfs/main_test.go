@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asSnapfs) != "":
 		requestFault = poison
+		beAsBuilt()
 		main()
 	case os.Getenv(asTests) == "":
 		os.Exit(rerun())

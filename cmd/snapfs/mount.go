@@ -26,6 +26,7 @@ type mountSpec struct {
 
 func (a *app) mountCmd() *cobra.Command {
 	spec := mountSpec{snapdir: "hidden", mapMemory: 256 << 20}
+	var try bool
 	cmd := &cobra.Command{
 		Use:   "mount STORE MOUNTPOINT",
 		Short: "Serve a store at a mountpoint",
@@ -38,6 +39,9 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if goesOn() { // it looks at nothing in the mount, which waits for it
 				spec.store, spec.mountpoint = args[0], args[1]
+				if try {
+					return tryKept(spec)
+				}
 				return a.goOn(cmd.Context(), spec)
 			}
 			// What a shell has open here is not the daemon's to keep, nor its scripts'.
@@ -72,6 +76,8 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 	flags.Var(&spec.reserve, "reserve", "refuse writes that take space when less than `SIZE` (16GiB, 5%) is free (default 5%, within 128MiB and 4GiB)")
 	flags.Var(&spec.mapMemory, "map-memory", "keep at most `SIZE` of maps in memory (default 256MiB)")
 	flags.BoolVar(&spec.verify, "verify", false, "compare with its checksum what is read of snapshots: EIO rather than damaged data")
+	flags.BoolVar(&try, tryFlag, false, "say whether this version could go on with a mount, as an upgrade asks")
+	flags.Lookup(tryFlag).Hidden = true
 	flags.Lookup("map-memory").DefValue = ""
 	return cmd
 }

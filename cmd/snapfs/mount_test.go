@@ -38,6 +38,11 @@ func newMount(t *testing.T, flags ...string) (store, point string) {
 func mount(t *testing.T, store, point string, flags ...string) {
 	t.Helper()
 	done(t, append([]string{"mount", store, point}, flags...)...)
+	unmountAtEnd(t, point)
+}
+
+// unmountAtEnd unmounts when the test ends, unless the test did.
+func unmountAtEnd(t *testing.T, point string) {
 	daemon := watchDaemon(point)
 	t.Cleanup(func() {
 		defer daemon.close()

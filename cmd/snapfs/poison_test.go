@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -134,6 +135,15 @@ func verifying(t *testing.T, disks ...string) (stop func()) {
 	}
 	t.Cleanup(stop) // before the mount's end, also after a failure
 	return stop
+}
+
+// readServed asks a mount who serves it.
+func readServed(point string) (s served, err error) {
+	text, err := os.ReadFile(filepath.Join(point, layer.SnapDir, "status"))
+	if err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	return s, err
 }
 
 func restartsOf(t *testing.T, point string) int {

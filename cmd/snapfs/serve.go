@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -74,7 +73,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	if err := keepEvents(filepath.Join(spec.store, "events"), events, kept); err != nil {
 		return err
 	}
-	signals, release := catchSignals()
+	signals, release := catchSignals(ctx, w.ending)
 	defer release()
 	keeper := startKeeper(store, events, spec.mountpoint)
 	defer keeper.close() // the same
@@ -125,7 +124,13 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	})
 	go drainOnSignal(session, events, log)
 	over := make(chan struct{})
-	go endOnSignal(ctx, session, spec.mountpoint, log, signals, over)
+	if w.ending != detached {
+		go func() {
+			if endOnSignal(session, spec.mountpoint, log, signals, over) {
+				w.say(saidDetached)
+			}
+		}()
+	}
 	err = session.Wait()
 	close(over)
 	keeper.close()
@@ -164,15 +169,6 @@ func raise(resource int, want uint64) {
 	}
 }
 
-// catchSignals takes the signals that ask the daemon to end, from before it mounts: a mount whose daemon one of them
-// killed would be left behind dead.
-func catchSignals() (signals <-chan os.Signal, release func()) {
-	caught := make(chan os.Signal, 4)
-	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	signal.Ignore(unix.SIGPIPE) // whoever read our stderr may go; the disks must stay
-	return caught, func() { signal.Stop(caught) }
-}
-
 // signalDrain asks a worker to end, so that another can go on, once no command is under way.
 const signalDrain = unix.SIGUSR2
 
@@ -187,58 +183,4 @@ func drainOnSignal(session *fs.Session, events *fs.EventLog, log *daemonLog) {
 	log.printf("making room for another worker")
 	events.Drain(drainEvents)
 	os.Exit(exitDone)
-}
-
-// endOnSignal unmounts on a signal, or when ctx ends: as soon as nobody uses the mount any more. A second signal
-// detaches it from the directory tree; those who have files open keep them until they close them. It returns when
-// there is nothing more to do, or end is closed.
-func endOnSignal(ctx context.Context, session *fs.Session, mountpoint string, log *daemonLog, signals <-chan os.Signal, end <-chan struct{}) {
-	select {
-	case <-end:
-		return
-	case <-signals:
-	case <-ctx.Done():
-	}
-	retry := time.NewTicker(time.Second)
-	defer retry.Stop()
-	for told := false; ; told = true {
-		err := session.Unmount()
-		if err == nil {
-			return
-		}
-		if !told {
-			log.printf("asked to end, serving on: %v", whyNot(mountpoint, err))
-		}
-		select {
-		case <-end:
-			return
-		case <-signals:
-			if detach(mountpoint, log) {
-				return // what is at the mountpoint from here on is not ours
-			}
-		case <-retry.C:
-		}
-	}
-}
-
-// detach takes the mount out of the directory tree, whoever uses it, and reports whether it could.
-func detach(mountpoint string, log *daemonLog) bool {
-	if err := unix.Unmount(mountpoint, unix.MNT_DETACH); err != nil {
-		log.printf("detaching %s: %v", mountpoint, err)
-		return false
-	}
-	log.printf("detached from %s; ending when the last open file is closed", mountpoint)
-	return true
-}
-
-// whyNot explains a failed unmount.
-func whyNot(mountpoint string, err error) error {
-	if !errors.Is(err, unix.EBUSY) {
-		return err
-	}
-	m, mountErr := mountAtPoint(mountpoint)
-	if mountErr != nil || m == nil {
-		return err
-	}
-	return fmt.Errorf("%w (a second signal detaches the mount now)", busyError(*m))
 }

@@ -11,10 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,8 +20,10 @@ import (
 	"github.com/snapfs/snapfs/layer"
 )
 
-// failedStarts is after how many workers in a row that answered nothing the supervisor gives up.
-const failedStarts = 5
+// startPauses are before the workers that follow the first, second … in a row that answered nothing; behind the last of
+// them the supervisor gives up. Guests would rather wait than lose their disks, and what keeps workers from starting may
+// pass: a host short of memory, a disk that is away. In all it is less than the 30 s that Linux gives a SCSI disk.
+var startPauses = []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second, 15 * time.Second}
 
 // supervisor is one mount's.
 type supervisor struct {
@@ -31,12 +31,14 @@ type supervisor struct {
 	log      *daemonLog
 	ready    func()
 	manager  manager
+	signals  <-chan os.Signal
 	session  *layer.Session
 	devices  []int // once mounted
 	restarts int
 	lastExit string
-	program  string // where this program was started from, and the next version will be
-	old      int    // descriptor of the version of before, until a worker of this one serves
+	failed   int // starts in a row
+	ending   ending
+	upgrade  upgrade
 }
 
 // supervise runs a mount until it is unmounted, and calls ready once it answers. A cancelled context asks it to end, as a
@@ -46,217 +48,137 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 	if err != nil {
 		return err
 	}
-	signals, release := catchSignals()
+	signals, release := catchSignals(ctx, notAsked)
 	defer release()
-	for failed := 0; ; {
+	s.signals = signals
+	for {
 		s.session.Renew()
-		w, err := s.start()
-		if err != nil {
-			return err
-		}
-		err = s.follow(ctx, w, signals)
-		blamed := 0
-		if crashed(err) {
-			blamed = s.session.Blame()
-		}
-		var refused refusedBy
-		switch {
-		case w.replaced:
+		replaced, err := s.run()
+		if replaced {
 			s.restarts++
 			s.lastExit = s.replace()
 			continue
-		case err == nil:
-			s.tell("STOPPING=1", "STATUS=unmounted")
-			s.letGo()
-			return nil
-		case errors.As(err, &refused) && !s.session.Served():
-			return s.withdraw(refused)
-		case s.old != 0:
-			return s.goBack(err)
 		}
-		if failed++; s.session.Answered() || blamed > 0 { // requests are blamed so often at most, and answered then
-			failed = 0
-		}
-		s.lastExit = howEnded(err, blamed)
-		if failed == failedStarts {
-			log.printf("gave up: %d workers in a row ended before they answered anything, the last one by: %s", failed, s.lastExit)
-			return fmt.Errorf("%d workers in a row ended before they answered anything, the last one by: %s", failed, s.lastExit)
+		if over, err := s.isOver(err); over {
+			return err
 		}
 		s.restarts++
-		s.tell("STATUS=starting another worker, as one ended: " + s.lastExit)
-		log.printf("the worker ended: %s; starting another", s.lastExit)
+		s.rest()
 	}
 }
 
 // newSupervisor begins with nothing, or with what was kept.
 func newSupervisor(spec mountSpec, log *daemonLog, ready func(), k *handover) (s *supervisor, err error) {
-	s = &supervisor{spec: spec, log: log, ready: ready, manager: managerOf(spec)}
-	if s.program, err = os.Executable(); err != nil {
+	s = &supervisor{spec: spec, log: log, ready: ready, manager: managerOf(spec), upgrade: upgrade{tried: make(chan error, 1)}}
+	if s.upgrade.program, err = os.Executable(); err != nil {
 		return nil, err
 	}
 	if k == nil {
 		s.session, err = layer.NewSession()
 		return s, err
 	}
-	if k.Program != "" { // as the descriptor of an old program has no name
-		s.program = k.Program
-	}
-	s.devices, s.old, s.restarts, s.lastExit = k.Devices, k.Old, k.Restarts, k.LastExit
-	if !spec.foreground {
-		if err := log.open(filepath.Join(spec.store, "log")); err != nil {
-			return nil, err
-		}
-	}
-	if s.session, err = layer.AdoptSession(k.Session); err != nil && s.old != 0 {
-		s.session = nil
+	err = s.adopt(k)
+	switch {
+	case err == nil:
+		return s, nil
+	case k.Old != 0:
 		return nil, s.returnTo(k, err)
 	}
+	return nil, fmt.Errorf("the mount waits for the version that served it before: %w", err)
+}
+
+// adopt goes on with what was kept.
+func (s *supervisor) adopt(k *handover) (err error) {
+	s.devices, s.restarts, s.lastExit, s.ending = k.Devices, k.Restarts, k.LastExit, k.Ending
+	s.upgrade.adopt(k)
+	if s.session, err = layer.AdoptSession(k.Session); err != nil || s.spec.foreground {
+		return err
+	}
+	return s.log.open(filepath.Join(s.spec.store, "log"))
+}
+
+// run starts a worker and goes along with it to its end: without an error, if it is the mount's, too.
+func (s *supervisor) run() (replaced bool, err error) {
+	w, err := s.start()
 	if err != nil {
-		return nil, fmt.Errorf("the mount waits for the version that served it before: %w", err)
+		return false, err
 	}
-	return s, nil
+	err = s.follow(w)
+	return w.replaced, err
 }
 
-// replace becomes the program that is installed now. It returns why not: this one goes on then.
-func (s *supervisor) replace() string {
-	old, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		err = tryProgram(s.program)
+// isOver says, after a worker's end, whether there is to be no other, and how it went then.
+func (s *supervisor) isOver(end error) (over bool, err error) {
+	blamed := 0
+	if crashed(end) {
+		blamed = s.session.Blame()
 	}
-	if err == nil {
-		s.log.printf("becoming %s", s.program)
-		k := s.kept(upgraded)
-		k.Old = old
-		err = k.become(s.program, s.spec.args())
-		unix.Close(old)
+	switch {
+	case end == nil:
+		s.tell("STOPPING=1", "STATUS=unmounted")
+		s.letGo()
+		return true, nil
+	case s.devices == nil && (errors.As(end, new(refusedBy)) || s.ending != notAsked):
+		return true, end
+	case s.upgrade.old != 0 && !s.session.Answered():
+		end = s.goBack(end)
 	}
-	s.log.printf("the upgrade failed: %v", err)
-	return fmt.Sprintf("upgrade failed: %v", err)
+	if s.failed++; s.session.Answered() || blamed > 0 { // requests are blamed so often at most, and answered then
+		s.failed = 0
+	}
+	s.lastExit = howEnded(end, blamed)
+	if s.failed > len(startPauses) {
+		return true, s.giveUp()
+	}
+	return false, nil
 }
 
-// goBack becomes the version of before, as no worker of this one came up.
-func (s *supervisor) goBack(why error) error { return s.returnTo(s.kept(""), why) }
-
-func (s *supervisor) returnTo(k *handover, why error) error {
-	s.log.printf("the new version did not come up: %v; going back", why)
-	k.LastExit = oneLine(fmt.Sprintf("upgrade failed: the new version did not come up: %v", why))
-	program := fmt.Sprintf("/proc/self/fd/%d", k.Old)
-	k.Old = 0
-	return k.become(program, s.spec.args())
-}
-
-// kept is what the next program needs.
-func (s *supervisor) kept(lastExit string) *handover {
-	return &handover{
-		Session: s.session.FD(), Devices: s.devices, Old: s.old, Program: s.program, Restarts: s.restarts, LastExit: lastExit,
+// giveUp leaves a mount that no worker can serve, and an event for who mounts it again.
+func (s *supervisor) giveUp() error {
+	err := fmt.Errorf("%d workers in a row ended before they answered anything, the last one by: %s", s.failed, s.lastExit)
+	s.log.printf("gave up: %v", err)
+	file, _, openErr := openEvents(filepath.Join(s.spec.store, "events"), eventsSize)
+	if openErr != nil {
+		s.log.printf("no event tells of it: %v", openErr)
+		return err
 	}
-}
-
-// withdraw unmounts what nobody could serve.
-func (s *supervisor) withdraw(why error) error {
-	if s.devices == nil {
-		return why
-	}
-	for _, fd := range s.devices {
-		unix.Close(fd)
-	}
-	s.letGo()
-	return errors.Join(why, unmount(s.spec.mountpoint))
-}
-
-// refusedBy is why a worker does not serve, in its own words.
-type refusedBy string
-
-func (r refusedBy) Error() string { return string(r) }
-
-// child is a worker as its supervisor sees it.
-type child struct {
-	cmd      *exec.Cmd
-	socket   int
-	replaced bool // it was asked to make room for another version
-}
-
-// start starts a worker, with one end of a socket and the session.
-func (s *supervisor) start() (*child, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
-	}
-	theirs := os.NewFile(uintptr(pair[1]), "supervisor")
-	defer theirs.Close()
-	memory, err := unix.FcntlInt(uintptr(s.session.FD()), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		unix.Close(pair[0])
-		return nil, err
-	}
-	shared := os.NewFile(uintptr(memory), "session")
-	defer shared.Close()
-	cmd := exec.Command("/proc/self/exe", s.spec.args()...) // this version, whatever has been installed since
-	cmd.Args[0] = os.Args[0]
-	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{theirs, shared}
-	cmd.Env = append(os.Environ(), workerEnv+"="+strconv.Itoa(s.restarts)+":"+s.lastExit)
-	if s.spec.foreground {
-		cmd.Stderr = s.log.out
-	}
-	// A terminal's ^C is for the supervisor, which passes it on.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		unix.Close(pair[0])
-		return nil, fmt.Errorf("start a worker: %w", err)
-	}
-	return &child{cmd: cmd, socket: pair[0]}, nil
-}
-
-// follow goes along with a worker until it has ended: nil if the mount is over.
-func (s *supervisor) follow(ctx context.Context, w *child, signals <-chan os.Signal) error {
-	said := make(chan string)
-	go w.listen(said)
-	defer unix.Close(w.socket)
-	var refused error
-	asked := ctx.Done()
-	for said != nil {
-		select {
-		case message, open := <-said:
-			switch {
-			case !open:
-				said = nil
-			case message == saidOpened:
-				if err := s.attach(w); err != nil {
-					refused = refusedBy(err.Error())
-					_ = w.cmd.Process.Kill()
-				}
-			case message == saidServing:
-				s.ready()
-				s.ready = func() {}
-				s.served()
-				s.tell("READY=1", fmt.Sprintf("STATUS=serving %s at %s, version %s", s.spec.store, s.spec.mountpoint, version()))
-			default:
-				refused = refusedBy(message)
-			}
-		case sig := <-signals:
-			if sig == unix.SIGHUP {
-				w.replaced = s.session.Served()
-				sig = signalDrain
-			}
-			_ = w.cmd.Process.Signal(sig)
-		case <-asked:
-			_ = w.cmd.Process.Signal(unix.SIGTERM)
-			asked = nil
-		}
-	}
-	err := w.cmd.Wait()
-	if refused != nil {
-		return refused
-	}
+	events := fs.NewEventLog(file)
+	events.Add("", "gave-up", "workers", s.failed, "last", s.lastExit)
+	events.Drain(drainEvents)
 	return err
 }
 
-// served notes that a worker of this version serves.
-func (s *supervisor) served() {
-	if s.old != 0 {
-		unix.Close(s.old)
-		s.old = 0
+// rest comes between two workers. Who asks for another version, or for the end of what was not mounted yet, does not
+// wait.
+func (s *supervisor) rest() {
+	s.tell("STATUS=starting another worker, as one ended: " + s.lastExit)
+	if s.failed == 0 {
+		s.log.printf("the worker ended: %s; starting another", s.lastExit)
+		return
+	}
+	pause := startPauses[s.failed-1]
+	s.log.printf("the worker ended: %s; starting another in %v", s.lastExit, pause)
+	for over := time.After(pause); s.devices != nil || s.ending == notAsked; {
+		select {
+		case <-over:
+			return
+		case sig := <-s.signals:
+			s.heed(sig)
+			if sig == unix.SIGHUP {
+				return
+			}
+		}
+	}
+}
+
+// heed notes what a signal asks for.
+func (s *supervisor) heed(sig os.Signal) {
+	switch {
+	case sig != unix.SIGHUP:
+		s.ending = s.ending.next()
+	case s.devices != nil: // otherwise there is nothing to go on with
+		s.failed = 0
+		s.tryNext()
 	}
 }
 
@@ -276,56 +198,3 @@ func (s *supervisor) letGo() {
 		s.log.printf("%v", err)
 	}
 }
-
-// attach mounts, if that was not done yet, and hands over the descriptors.
-func (s *supervisor) attach(w *child) error {
-	if s.devices == nil {
-		var err error
-		if s.devices, err = fs.Attach(s.spec.store, s.spec.mountpoint, 0); err != nil {
-			return err
-		}
-		// Before anybody serves: a request that was read through a device that nobody keeps is lost with the worker.
-		if err := s.manager.keep(s.session.FD(), s.devices); err != nil {
-			s.log.printf("the mount will not outlive its processes: %v", err)
-		}
-		if !s.spec.foreground { // the store is known to be one
-			if err := s.log.open(filepath.Join(s.spec.store, "log")); err != nil {
-				return err
-			}
-		}
-	}
-	if err := unix.Sendmsg(w.socket, []byte("devices"), unix.UnixRights(s.devices...), nil, unix.MSG_NOSIGNAL); err != nil {
-		return fmt.Errorf("hand the mount's descriptors over: %w", err)
-	}
-	return nil
-}
-
-// listen passes on what the worker says, until its end is closed: then it is gone, or about to be.
-func (w *child) listen(said chan<- string) {
-	defer close(said)
-	for p := make([]byte, 64<<10); ; {
-		n, err := unix.Read(w.socket, p)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil || n == 0:
-			return
-		default:
-			said <- string(p[:n])
-		}
-	}
-}
-
-// What workers say, beside why they refuse.
-const (
-	saidOpened  = "\x00opened"  // the store: ask for the descriptors
-	saidServing = "\x00serving" // the mount answers
-)
-
-// workerEnv makes a process a worker: how often there was one before, and how the last one ended. Descriptor 3 is the
-// socket to its supervisor, 4 the session.
-const workerEnv = "SNAPFS_WORKER"
-
-const (
-	workerSocket  = 3
-	workerSession = 4
-)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -24,6 +23,7 @@ type supervised struct {
 	pid      int
 	alone    atomic.Bool // the supervisor is gone
 	stored   bool        // a service manager keeps the mount's descriptors
+	ending   ending      // how far that was when it was started
 	restarts int
 	lastExit string
 }
@@ -59,12 +59,12 @@ func asWorker() (*supervised, error) {
 	os.Unsetenv(notifyEnv) // scripts and other children have nothing to tell there
 	unix.CloseOnExec(workerSocket)
 	unix.CloseOnExec(workerSession)
-	restarts, lastExit, _ := strings.Cut(text, ":")
-	w := &supervised{pid: os.Getppid(), stored: stored, lastExit: lastExit}
-	var err error
-	if w.restarts, err = strconv.Atoi(restarts); err != nil {
+	w := &supervised{pid: os.Getppid(), stored: stored}
+	if _, err := fmt.Sscanf(text, "%d:%d:", &w.restarts, &w.ending); err != nil {
 		return nil, fmt.Errorf("%s=%s: %w", workerEnv, text, err)
 	}
+	w.lastExit = strings.SplitN(text, ":", 3)[2]
+	var err error
 	w.session, err = layer.AdoptSession(workerSession)
 	return w, err
 }

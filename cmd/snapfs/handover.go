@@ -1,0 +1,243 @@
+package main
+
+// Handing a mount over to another version: the supervisor becomes the new program, with the descriptors, the session and
+// its process id kept; that starts a worker of its own. If none comes up, it becomes the old program again.
+//
+// Once it is another program nobody watches it. So that is tried before, in a process of its own, as far as it can be
+// while the old worker serves: to the point from which on a new supervisor would start its worker.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tryTime is how long a program may take to be tried.
+const tryTime = 10 * time.Second
+
+// trialTime is how long a new version's worker may take until it serves.
+var trialTime = time.Minute
+
+// upgrade is how far a supervisor is with becoming another version, or with having become one.
+type upgrade struct {
+	program string           // where this one was started from, and the next will be
+	old     int              // descriptor of the program of before, while it may have to come back
+	trial   <-chan time.Time // the end of that
+
+	trying  bool
+	tried   chan error
+	next    os.FileInfo // what is tried
+	refused error       // why it can't take over
+}
+
+func (u *upgrade) adopt(k *handover) {
+	u.old = k.Old
+	if k.Program != "" { // as the descriptor of an old program has no name
+		u.program = k.Program
+	}
+	if u.old != 0 {
+		u.trial = time.After(trialTime)
+	}
+}
+
+// tryNext begins to try the program that is installed now.
+func (s *supervisor) tryNext() {
+	u := &s.upgrade
+	if u.trying {
+		return
+	}
+	u.trying = true
+	var err error
+	if u.next, err = os.Stat(u.program); err != nil {
+		u.tried <- err
+		return
+	}
+	program, args, k := u.program, s.spec.args(), s.kept("")
+	go func() { u.tried <- tryProgram(program, args, k) }()
+}
+
+// tryProgram says whether a program is snapfs, and can take over what is kept.
+func tryProgram(program string, args []string, k *handover) error {
+	ctx, cancel := context.WithTimeout(context.Background(), tryTime)
+	defer cancel()
+	out, err := runBriefly(exec.CommandContext(ctx, program, "--version"))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s --version: %w", program, err)
+	case !strings.HasPrefix(out, "snapfs "):
+		return fmt.Errorf("%s is not snapfs", program)
+	}
+	session, err := duplicate(k.Session, "session")
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	const first = 3
+	text, err := json.Marshal(&handover{Session: first, Restarts: k.Restarts, LastExit: k.LastExit, Ending: k.Ending})
+	if err != nil {
+		return err
+	}
+	// An argument, as a version that knows of no trying would take what is kept in earnest.
+	cmd := exec.CommandContext(ctx, program, append([]string{args[0], "--" + tryFlag}, args[1:]...)...)
+	cmd.ExtraFiles = []*os.File{session}
+	cmd.Env = append(os.Environ(), keptEnv+"="+string(text))
+	if _, err := runBriefly(cmd); err != nil {
+		return fmt.Errorf("%s can't take over: %w", program, err)
+	}
+	return nil
+}
+
+// tryFlag has a program say whether it could go on with what is kept, and no more.
+const tryFlag = "try"
+
+// tryKept is what it does then.
+func tryKept(spec mountSpec) error {
+	k, err := takeKept()
+	if err != nil {
+		return err
+	}
+	if k == nil {
+		return errors.New("there is nothing to go on with")
+	}
+	_, err = newSupervisor(spec, newDaemonLog(nil), func() {}, k)
+	return err
+}
+
+// runBriefly runs a command that is killed when its context ends, and returns what it writes; its error has the first line
+// of the complaint.
+func runBriefly(cmd *exec.Cmd) (string, error) {
+	cmd.WaitDelay = time.Second // for children of its own
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		line, _, _ := strings.Cut(string(exit.Stderr), "\n")
+		err = fmt.Errorf("%w: %s", err, line)
+	}
+	return string(out), err
+}
+
+// replace becomes the program that was tried. It returns why not: this one goes on then.
+func (s *supervisor) replace() string {
+	err := s.upgrade.refused
+	if err == nil {
+		err = s.becomeNext()
+	}
+	s.log.printf("the upgrade failed: %v", err)
+	return oneLine(fmt.Sprintf("upgrade failed: %v", err))
+}
+
+func (s *supervisor) becomeNext() error {
+	u := &s.upgrade
+	now, err := os.Stat(u.program)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(now, u.next) || now.Size() != u.next.Size() || now.ModTime() != u.next.ModTime() {
+		return fmt.Errorf("%s was replaced once more while it was tried; upgrade again", u.program)
+	}
+	old, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(old)
+	s.log.printf("becoming %s", u.program)
+	k := s.kept(upgraded)
+	k.Old = old
+	return k.become(u.program, s.spec.args())
+}
+
+// endTrial lets go of the version of before, or ends a worker that does not serve.
+func (s *supervisor) endTrial(w *child) error {
+	s.upgrade.trial = nil
+	if !w.serving {
+		return fmt.Errorf("its worker did not serve within %v", trialTime)
+	}
+	unix.Close(s.upgrade.old)
+	s.upgrade.old = 0
+	return nil
+}
+
+// goBack becomes the version of before, as no worker of this one came up. It returns why it could not.
+func (s *supervisor) goBack(why error) error { return s.returnTo(s.kept(""), why) }
+
+func (s *supervisor) returnTo(k *handover, why error) error {
+	s.log.printf("the new version did not come up: %v; going back", why)
+	k.LastExit = oneLine(fmt.Sprintf("upgrade failed: the new version did not come up: %v", why))
+	program := fmt.Sprintf("/proc/self/fd/%d", k.Old)
+	k.Old = 0
+	err := k.become(program, s.spec.args())
+	return fmt.Errorf("the new version did not come up: %w; nor did the old one: %w", why, err)
+}
+
+// upgraded is how a worker ended that an upgrade replaced.
+const upgraded = "replaced by an upgrade"
+
+// keptEnv hands a mount on to the program that the supervisor becomes.
+const keptEnv = "SNAPFS_KEPT"
+
+// handover is what one program leaves to the next.
+type handover struct {
+	Session  int    `json:"session"` // descriptor
+	Devices  []int  `json:"devices"` // descriptors
+	Old      int    `json:"old"`     // descriptor of the program of before, to return to; 0: this is it
+	Program  string `json:"program"` // where the next version will be
+	Restarts int    `json:"restarts"`
+	LastExit string `json:"last_exit"`
+	Ending   ending `json:"ending"`
+}
+
+// kept is what the next program needs.
+func (s *supervisor) kept(lastExit string) *handover {
+	return &handover{
+		Session: s.session.FD(), Devices: s.devices, Old: s.upgrade.old, Program: s.upgrade.program,
+		Restarts: s.restarts, LastExit: lastExit, Ending: s.ending,
+	}
+}
+
+// takeKept takes over what a supervisor of before kept, if this process was one.
+func takeKept() (*handover, error) {
+	text, ok := os.LookupEnv(keptEnv)
+	if !ok {
+		return nil, nil
+	}
+	os.Unsetenv(keptEnv)
+	k := new(handover)
+	if err := json.Unmarshal([]byte(text), k); err != nil {
+		return nil, fmt.Errorf("%s: %w", keptEnv, err)
+	}
+	for _, fd := range append([]int{k.Session, k.Old}, k.Devices...) {
+		if fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return k, nil
+}
+
+// become turns this process into another program, or returns why it could not.
+func (k *handover) become(program string, args []string) error {
+	text, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	fds := append([]int{k.Session}, k.Devices...)
+	if k.Old != 0 {
+		fds = append(fds, k.Old)
+	}
+	for _, fd := range fds {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return fmt.Errorf("keep descriptor %d: %w", fd, err)
+		}
+	}
+	err = unix.Exec(program, append([]string{os.Args[0]}, args...), append(os.Environ(), keptEnv+"="+string(text)))
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+	}
+	return fmt.Errorf("start %s: %w", program, err)
+}

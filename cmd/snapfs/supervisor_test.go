@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// childOf is a supervisor's worker, 0 between two of them.
+func childOf(supervisor int) int {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", supervisor))
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			return pid
+		}
+	}
+	return 0
+}
+
+// A mount that is asked to end ends with its last user, whoever serves it then, and is detached by the second signal.
+func TestAskedBeforeTheWorkerDied(t *testing.T) {
+	for _, detaches := range []bool{false, true} {
+		t.Run(fmt.Sprint("detaches=", detaches), func(t *testing.T) {
+			store, point := newMount(t)
+			f, err := os.OpenFile(filepath.Join(newVM(t, point, "web", "hello"), "root.img"), os.O_RDWR, 0)
+			require.NoError(t, err)
+			defer f.Close()
+			daemon := watchDaemon(point)
+			defer daemon.close()
+			p := statusOf(t, point)
+			isTold := func(times int) {
+				t.Helper()
+				require.Eventually(t, func() bool { return strings.Count(readLog(t, store), "asked to end, serving on") == times },
+					patience, 10*time.Millisecond)
+			}
+			require.NoError(t, unix.Kill(p.Supervisor, unix.SIGTERM))
+			isTold(1)
+			require.NoError(t, unix.Kill(p.Worker, unix.SIGKILL))
+			isTold(2)
+			done(t, "upgrade", point)
+			isTold(3)
+			if detaches {
+				require.NoError(t, unix.Kill(p.Supervisor, unix.SIGTERM))
+				require.Eventually(t, func() bool { return !isMounted(t, point) }, patience, 10*time.Millisecond)
+				other := filepath.Join(t.TempDir(), "other")
+				mount(t, other, point)
+				require.NoError(t, unix.Kill(childOf(p.Supervisor), unix.SIGKILL))
+				_, err = f.WriteAt([]byte("J"), 0)
+				require.NoError(t, err)
+				require.NoError(t, unix.Kill(p.Supervisor, unix.SIGTERM))
+			}
+			require.NoError(t, f.Close())
+			requireEnd(t, daemon)
+			require.Equal(t, detaches, isMounted(t, point), "what is at its place by now is another's")
+		})
+	}
+}
+
+// A mount that is asked to end before it is one ends at once.
+func TestAskedBeforeTheMount(t *testing.T) {
+	dir := t.TempDir()
+	program, point := filepath.Join(dir, "snapfs"), filepath.Join(dir, "mnt")
+	install(t, program, hangs)
+	require.NoError(t, os.Mkdir(point, 0o755))
+	var stderr bytes.Buffer
+	cmd := exec.Command(program, "mount", "-f", filepath.Join(dir, "store"), point)
+	cmd.Stderr = &stderr
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { return childOf(cmd.Process.Pid) != 0 }, patience, time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(unix.SIGTERM))
+	require.Error(t, cmd.Wait())
+	require.Equal(t, "snapfs: asked to end before the store was mounted\n", stderr.String())
+	require.False(t, isMounted(t, point))
+}
+
+// Workers that die before they answer anything: after five in a row the supervisor gives up, and the next mount tells of it.
+func TestFailedStarts(t *testing.T) {
+	deaths := filepath.Join(t.TempDir(), "deaths")
+	t.Setenv(diesAtStart, deaths)
+	store, point := newMount(t)
+	path := filepath.Join(newVM(t, point, "web", "hello"), "root.img")
+	for range 2 { // the count begins anew
+		require.NoError(t, os.WriteFile(deaths, make([]byte, 4), 0o600))
+		require.NoError(t, unix.Kill(daemonOf(t, point), unix.SIGKILL))
+		require.Equal(t, "hello", start(t, path, 5))
+	}
+	require.Equal(t, 8, strings.Count(readLog(t, store), "starting another in "))
+
+	daemon := watchDaemon(point)
+	defer daemon.close()
+	pid := daemonOf(t, point)
+	require.NoError(t, os.WriteFile(deaths, make([]byte, 5), 0o600))
+	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+	requireEnd(t, daemon)
+	require.Contains(t, readLog(t, store), "gave up: 5 workers in a row")
+	code, _, stderr := snapfs("mount", store, point)
+	require.Equal(t, exitDone, code, stderr)
+	require.Contains(t, stderr, "cleared away")
+	require.Contains(t, done(t, "log", point), `gave-up workers=5 last="exit status 1"`)
+	require.FileExists(t, path)
+}
+
+// A store that is away, with its disk, for a moment in which its worker dies: guests wait for it, and nobody makes another.
+func TestStoreAwayForAWhile(t *testing.T) {
+	store, point := newMount(t)
+	path := filepath.Join(newVM(t, point, "web", "hello"), "root.img")
+	pid := daemonOf(t, point)
+	require.NoError(t, os.Rename(store, store+".away"))
+	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+	require.Eventually(t, func() bool { return strings.Contains(readLog(t, store+".away"), "starting another in 1s") },
+		patience, time.Millisecond)
+	require.NoDirExists(t, store)
+	require.NoError(t, os.Rename(store+".away", store))
+	require.Equal(t, "hello", start(t, path, 5))
+	require.Contains(t, done(t, "log", point), "is gone")
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// Versions that can't serve, each in another way: the one of before goes on, and guests notice nothing.
+func TestUpgradeToWhatDoesNotServe(t *testing.T) {
+	program, store, point := newInstalled(t)
+	f, err := os.OpenFile(filepath.Join(point, "web", "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	for i, c := range []struct {
+		version programVersion
+		says    string
+	}{
+		{hangs, "the new version did not come up: its worker did not serve within 1s"},
+		{cantTakeOver, "can't take over: exit status 2: panic: what was kept makes no sense"},
+		{diesAtRequests, "the new version did not come up: exit status 2"},
+	} {
+		_, err := f.WriteAt([]byte{'0' + byte(i)}, 0)
+		require.NoError(t, err)
+		install(t, program, c.version)
+		line := refused(t, "upgrade", point)
+		require.Contains(t, line, "serves on: upgrade failed: ")
+		require.Contains(t, line, c.says)
+		require.Equal(t, string('0'+byte(i)), start(t, f.Name(), 1), "not flushed, and there")
+		require.Equal(t, i+1, restartsOf(t, point))
+	}
+	require.NotContains(t, done(t, "log", point), "request-refused")
+	install(t, program, asItIs)
+	require.Contains(t, done(t, "upgrade", point), "is served by version")
+	require.Contains(t, readLog(t, store), "becoming "+program)
+}
+
+// Where nobody answers, upgrade ends all the same.
+func TestUpgradeOfWhatDoesNotAnswer(t *testing.T) {
+	_, point := newMount(t)
+	p := statusOf(t, point)
+	require.NoError(t, unix.Kill(p.Supervisor, unix.SIGSTOP))
+	defer func() { require.NoError(t, unix.Kill(p.Supervisor, unix.SIGCONT)) }()
+	require.NoError(t, unix.Kill(p.Worker, unix.SIGSTOP))
+	defer func() { require.NoError(t, unix.Kill(p.Worker, unix.SIGCONT)) }()
+	defer func(d time.Duration) { upgradeTime = d }(upgradeTime)
+	upgradeTime = 100 * time.Millisecond
+	require.Contains(t, refused(t, "upgrade", point), point+" has not answered for 100ms")
+}

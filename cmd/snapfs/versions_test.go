@@ -1,0 +1,89 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A version of the program says with the end of its file how it differs.
+type programVersion string
+
+const (
+	asItIs         programVersion = "                    "
+	hangs          programVersion = "its workers hang    "
+	cantTakeOver   programVersion = "can't take over     "
+	diesAtRequests programVersion = "dies at any request "
+)
+
+// diesAtStart names a file of so many bytes as workers are to die when they start.
+const diesAtStart = "SNAPFS_TEST_DIES"
+
+// beAsBuilt makes a process what its program's version says, and what the test wants of all versions.
+func beAsBuilt() {
+	isWorker := os.Getenv(workerEnv) != ""
+	switch versionOf("/proc/self/exe") {
+	case hangs:
+		trialTime = time.Second
+		if isWorker {
+			select {}
+		}
+	case cantTakeOver:
+		if os.Getenv(keptEnv) != "" {
+			panic("what was kept makes no sense")
+		}
+	case diesAtRequests:
+		requestFault = func([]byte) { panic("a request") }
+	}
+	if path := os.Getenv(diesAtStart); path != "" {
+		startPauses = []time.Duration{1, 2, 3, 4}
+		if st, err := os.Stat(path); isWorker && err == nil && st.Size() > 0 {
+			_ = os.Truncate(path, st.Size()-1)
+			os.Exit(exitFailed)
+		}
+	}
+}
+
+func versionOf(program string) programVersion {
+	f, err := os.Open(program)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	if _, err := f.Seek(-int64(len(asItIs)), io.SeekEnd); err != nil {
+		panic(err)
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		panic(err)
+	}
+	return programVersion(text)
+}
+
+// install puts a version in a program's place, as a package manager does.
+func install(t *testing.T, program string, v programVersion) {
+	t.Helper()
+	self, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(program+".new", append(self, v...), 0o755))
+	require.NoError(t, os.Rename(program+".new", program))
+}
+
+// newInstalled mounts a new store with a program that can be replaced, a VM in it.
+func newInstalled(t *testing.T) (program, store, point string) {
+	t.Helper()
+	dir := t.TempDir()
+	program, store, point = filepath.Join(dir, "snapfs"), filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
+	install(t, program, asItIs)
+	require.NoError(t, os.Mkdir(point, 0o755))
+	out, err := exec.Command(program, "mount", store, point).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	unmountAtEnd(t, point)
+	newVM(t, point, "web", "hello")
+	return program, store, point
+}
