@@ -67,11 +67,11 @@ func (s *supervisor) tryNext() {
 func tryProgram(program string, args []string, k *handover) error {
 	ctx, cancel := context.WithTimeout(context.Background(), tryTime)
 	defer cancel()
-	out, err := runBriefly(exec.CommandContext(ctx, program, "--version"))
+	out, err := runBriefly(ctx, exec.CommandContext(ctx, program, "--version"))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s --version: %w", program, err)
-	case !strings.HasPrefix(out, "snapfs "):
+	case !strings.HasPrefix(out, "snapfs version "):
 		return fmt.Errorf("%s is not snapfs", program)
 	}
 	session, err := duplicate(k.Session, "session")
@@ -88,7 +88,7 @@ func tryProgram(program string, args []string, k *handover) error {
 	cmd := exec.CommandContext(ctx, program, append([]string{args[0], "--" + tryFlag}, args[1:]...)...)
 	cmd.ExtraFiles = []*os.File{session}
 	cmd.Env = append(os.Environ(), keptEnv+"="+string(text))
-	if _, err := runBriefly(cmd); err != nil {
+	if _, err := runBriefly(ctx, cmd); err != nil {
 		return fmt.Errorf("%s can't take over: %w", program, err)
 	}
 	return nil
@@ -110,13 +110,15 @@ func tryKept(spec mountSpec) error {
 	return err
 }
 
-// runBriefly runs a command that is killed when its context ends, and returns what it writes; its error has the first line
-// of the complaint.
-func runBriefly(cmd *exec.Cmd) (string, error) {
+// runBriefly runs a command of the context, and returns what it writes; its error has the first line of the complaint.
+func runBriefly(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	cmd.WaitDelay = time.Second // for children of its own
 	out, err := cmd.Output()
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err = fmt.Errorf("it did not end within %v", tryTime)
+	case errors.As(err, &exit) && len(exit.Stderr) > 0:
 		line, _, _ := strings.Cut(string(exit.Stderr), "\n")
 		err = fmt.Errorf("%w: %s", err, line)
 	}
