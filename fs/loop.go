@@ -26,6 +26,7 @@ type loop struct {
 	slot *layer.Slot // which request it is at
 	buf  *buffer
 	at   request           // the last one that was read
+	rest int               // so many requests are served before it reads ahead again
 	done [writeAnswer]byte // a WRITE's answer
 
 	thread atomic.Int64 // its thread's id
@@ -70,9 +71,14 @@ func (l *loop) next() (int, error) {
 	return l.dev.read(l.buf.request())
 }
 
-// readAhead reads what waits in the kernel.
+// readAhead reads what waits in the kernel. If nothing does, nor much in queues, it does not look for a
+// while.
 func (l *loop) readAhead() {
 	if l.s.aside == nil {
+		return
+	}
+	if l.rest > 0 {
+		l.rest--
 		return
 	}
 	for range aheadAtOnce {
@@ -81,6 +87,9 @@ func (l *loop) readAhead() {
 		}
 		n, err := l.s.aside.readWaiting(l.buf.request())
 		if err != nil || n < inHeader { // who waits for the kernel will be told what it is
+			if l.s.turns.queued.Load() < aheadFew {
+				l.rest = aheadRest
+			}
 			return
 		}
 		l.queue(l.arrived(*l.s.aside, n))

@@ -20,7 +20,12 @@ import (
 const (
 	// aheadAtOnce is how many requests a loop reads between two that it serves: what waits gets less as long as that is
 	// more than one.
-	aheadAtOnce = 4
+	aheadAtOnce = 8
+
+	// aheadRest is how many requests a loop serves, after it found that nothing waits, before it looks again, if there are
+	// fewer than aheadFew in queues: looking is a system call.
+	aheadRest = 3
+	aheadFew  = 32
 
 	// aheadRequests and aheadBytes are how much lies in queues at most. What comes then waits in the kernel.
 	aheadRequests = 16 << 10
