@@ -106,26 +106,14 @@ func flooded(t *testing.T, vm string, flood []byte) (leave func() time.Duration)
 	}
 }
 
-// hungScript has a snapshot wait for a script on a file system that hangs, so that the kernel can't even start it: another
-// mount, all processes of which are stopped.
+// hungScript has a snapshot wait for a script on a file system that hangs, so that the kernel can't even start it.
 func hungScript(t *testing.T, vm string) (leave func() time.Duration) {
-	other := newMount(t)
-	script := filepath.Join(other.vm("scripts"), "script")
+	dir, hang, goOn := newHangingDir(t)
+	script := filepath.Join(dir, "script")
 	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\nexit 1\n"), 0o755))
 	require.NoError(t, os.Chmod(script, 0o755))
 	mustCommand(t, vm, "policy", fmt.Sprintf(`{"quiesce": {"pre": [%q]}}`, script))
-	pids := []int{other.Cmd.Process.Pid, other.Worker()}
-	signalAll := func(sig syscall.Signal) {
-		for _, pid := range pids {
-			_ = unix.Kill(pid, sig)
-		}
-	}
-	signalAll(unix.SIGSTOP)
-	goOn := sync.OnceFunc(func() { signalAll(unix.SIGCONT) })
-	t.Cleanup(goOn)
-	for _, pid := range pids {
-		require.Eventually(t, func() bool { return daemon.Stopped(pid) }, patience, time.Millisecond)
-	}
+	hang()
 	await := commands(vm, "create", 1, func(int) string { return "never" })
 	awaitChild(t, filepath.Dir(vm))
 	collectGarbage(t, filepath.Dir(vm))
@@ -133,6 +121,39 @@ func hungScript(t *testing.T, vm string) (leave func() time.Duration) {
 		goOn()
 		return await()
 	}
+}
+
+// hungAgent has a snapshot look for its agent on such a file system, for no longer than the policy allows.
+func hungAgent(t *testing.T, vm string) (leave func() time.Duration) {
+	dir, hang, goOn := newHangingDir(t)
+	mustCommand(t, vm, "policy", fmt.Sprintf(`{"quiesce": {"mode": "agent", "agent": %q, "timeout": "1s"}}`, filepath.Join(dir, "agent")))
+	hang()
+	await := commands(vm, "create", 1, func(int) string { return "never" })
+	return func() time.Duration {
+		defer goOn()
+		return await()
+	}
+}
+
+// newHangingDir makes a directory on a file system that hangs when it is told to: another mount, all processes of which
+// are stopped.
+func newHangingDir(t *testing.T) (dir string, hang, goOn func()) {
+	t.Helper()
+	other := newMount(t)
+	pids := []int{other.Cmd.Process.Pid, other.Worker()}
+	signalAll := func(sig syscall.Signal) {
+		for _, pid := range pids {
+			_ = unix.Kill(pid, sig)
+		}
+	}
+	goOn = sync.OnceFunc(func() { signalAll(unix.SIGCONT) })
+	t.Cleanup(goOn)
+	return other.vm("scripts"), func() {
+		signalAll(unix.SIGSTOP)
+		for _, pid := range pids {
+			require.Eventually(t, func() bool { return daemon.Stopped(pid) }, patience, time.Millisecond)
+		}
+	}, goOn
 }
 
 // awaitChild waits until a mount's worker has started a program, or has begun to.

@@ -25,14 +25,16 @@ import (
 
 // TestVMsApart puts one VM in each state in which it might hold others up, and has
 // another VM read, write and sync meanwhile; how much slower that is than without
-// is printed, and how much an overload slows down a file of the host's. What is shared, processors and disk, may be felt, but nothing waits
-// for as long as what the first VM waits for.
+// is printed, and how much an overload slows down a file of the host's. What is
+// shared, processors and disk, may be felt, but nothing waits for as long as what
+// the first VM waits for.
 func TestVMsApart(t *testing.T) {
 	besideEach(t, newMount(t), []state{
 		{"frozen", func(t *testing.T, vm string) func() time.Duration { return frozen(t, vm, 1) }},
 		{"queued", func(t *testing.T, vm string) func() time.Duration { return frozen(t, vm, 1000) }},
 		{"script", stuckScript},
 		{"hung", hungScript},
+		{"nowhere", hungAgent},
 		{"unread", unreadAnswers},
 		{"overload", func(t *testing.T, vm string) func() time.Duration {
 			leave := deepQueues(t, filepath.Join(vm, "disk"))
@@ -44,6 +46,8 @@ func TestVMsApart(t *testing.T) {
 		{"endless", endlessAnswer},
 		{"garbage", endlessLines},
 	})
+	alone, beside := onHost(t)
+	logRatios(t, "without snapfs", beside, alone)
 }
 
 // state is one that a VM can be in: enter brings it there, and has it stay until leave.
@@ -78,8 +82,6 @@ func besideEach(t *testing.T, m *mount, states []state) {
 		mustCommand(t, vm, "policy", "{}")
 	}
 	mustCommand(t, steady, "create", "in-the-end")
-	alone, beside := onHost(t)
-	logRatios(t, "without snapfs", beside, alone)
 }
 
 func logRatios(t *testing.T, what string, beside, alone latencies) {

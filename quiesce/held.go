@@ -22,6 +22,9 @@ type Held struct {
 	Snapshot string   `json:"snapshot,omitempty"` // likewise
 }
 
+// Guest says whether it is about a guest, and not only about scripts.
+func (h Held) Guest() bool { return h.Agent != "" || h.QMP != "" }
+
 // RunPost runs the scripts that were still to run, each once, and joins their errors.
 func RunPost(ctx context.Context, h Held) (err error) {
 	for _, path := range h.Post {
@@ -47,14 +50,14 @@ func Release(ctx context.Context, h Held) error {
 }
 
 func (h Held) release(ctx context.Context) error {
+	if !h.Guest() {
+		return nil
+	}
 	if h.Agent != "" {
 		a := openAgent(h.Agent)
 		defer a.Close()
 		_, err := (&frozen{agent: a}).release(ctx)
 		return err
-	}
-	if h.QMP == "" {
-		return nil
 	}
 	q := openQMP(h.QMP)
 	defer q.Close()

@@ -96,8 +96,7 @@ func newStream(conn net.Conn) *stream {
 
 func dial(ctx context.Context, path string) (*stream, error) {
 	for {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "unix", path)
+		conn, err := connect(ctx, path)
 		if err == nil {
 			return newStream(conn), nil
 		}
@@ -109,6 +108,31 @@ func dial(ctx context.Context, path string) (*stream, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// connect gives up at the context's end also if the kernel still looks for the path, on a file system that hangs.
+func connect(ctx context.Context, path string) (net.Conn, error) {
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	tried := make(chan result, 1)
+	go func() {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "unix", path)
+		tried <- result{conn, err}
+	}()
+	select {
+	case r := <-tried:
+		return r.conn, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-tried; r.err == nil {
+				r.conn.Close()
+			}
+		}()
+		return nil, ctx.Err()
 	}
 }
 

@@ -28,7 +28,13 @@ type heldGuests struct {
 	work       sync.WaitGroup
 
 	mu        sync.Mutex
-	releasing map[layer.VMID]chan struct{} // closed when it is let go of, or will not be by this daemon
+	releasing map[layer.VMID]*releasing
+}
+
+// releasing is what is done to let go of a guest, and to run the scripts that should have followed.
+type releasing struct {
+	over  chan struct{} // closed when it is done, or will not be by this daemon
+	guest bool          // it is not only about scripts
 }
 
 func (h *heldGuests) path(id layer.VMID) string {
@@ -83,10 +89,10 @@ func (h *heldGuests) releaseAll() {
 func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
 	h.mu.Lock()
 	if h.releasing == nil {
-		h.releasing = make(map[layer.VMID]chan struct{})
+		h.releasing = make(map[layer.VMID]*releasing)
 	}
-	over := make(chan struct{})
-	h.releasing[id] = over
+	r := &releasing{over: make(chan struct{}), guest: held.Guest()}
+	h.releasing[id] = r
 	h.mu.Unlock()
 	h.work.Go(func() {
 		err := quiesce.Release(h.ctx, held)
@@ -96,17 +102,18 @@ func (h *heldGuests) release(id layer.VMID, held quiesce.Held) {
 		if err == nil {
 			err = h.mark(id, nil)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			h.event(h.nameOf(id), "thaw-failed", "error", err)
-		} else {
+		case r.guest:
 			h.event(h.nameOf(id), "thawed")
 		}
 		h.mu.Lock()
-		if h.releasing[id] == over {
+		if h.releasing[id] == r {
 			delete(h.releasing, id)
 		}
 		h.mu.Unlock()
-		close(over)
+		close(r.over)
 	})
 }
 
@@ -135,19 +142,21 @@ func (h *heldGuests) runPost(id layer.VMID, held quiesce.Held) error {
 func (h *heldGuests) isReleasing(id layer.VMID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.releasing[id] != nil
+	r := h.releasing[id]
+	return r != nil && r.guest
 }
 
-// await waits until nobody lets go of a VM's guest any more, for so long at most, and says whether that is so.
+// await waits until nobody lets go of a VM's guest any more, nor runs scripts for that, for so long at most, and says
+// whether that is so.
 func (h *heldGuests) await(id layer.VMID, patience time.Duration) bool {
 	h.mu.Lock()
-	over := h.releasing[id]
+	r := h.releasing[id]
 	h.mu.Unlock()
-	if over == nil {
+	if r == nil {
 		return true
 	}
 	select {
-	case <-over:
+	case <-r.over:
 		return true
 	case <-time.After(patience):
 	case <-h.ctx.Done():

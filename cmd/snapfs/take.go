@@ -102,7 +102,7 @@ func (a *attempt) check() (err error) {
 	// scripts did for that is ended before they do it for this one.
 	scripts := time.Duration(len(a.policy.Post)) * quiesce.ScriptTime
 	if (a.running && a.freezes() || a.memory != nil || scripts > 0) && !a.held.await(a.vm.ID(), a.policy.MaxFrozen()+scripts) {
-		return layer.Errorf(syscall.EIO, "the guest of VM %q could not be let go of yet; see its log", a.vm.Name())
+		return layer.Errorf(syscall.EIO, "the guest of VM %q could not be let go of yet, or scripts of an earlier snapshot still run; see its log", a.vm.Name())
 	}
 	return a.look()
 }
