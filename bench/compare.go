@@ -13,15 +13,19 @@ import (
 type comparison struct {
 	targets []target
 	load    load
+	rounds  int // 0: as many as the form says
 }
 
 // compare puts loads on targets, every other round in the opposite order: whatever disturbs, disturbs all of them.
 func (b *bench) compare(all ...comparison) {
-	for _, c := range all {
-		b.plan(b.rounds * len(c.targets))
+	for i := range all {
+		if all[i].rounds == 0 {
+			all[i].rounds = b.rounds
+		}
+		b.plan(all[i].rounds * len(all[i].targets))
 	}
 	for _, c := range all {
-		for i := range b.rounds {
+		for i := range c.rounds {
 			for k := range c.targets {
 				if i%2 == 1 {
 					k = len(c.targets) - 1 - k

@@ -85,6 +85,12 @@ func (d *disk) write(off, size int64) {
 	require.NoError(d.s, err)
 }
 
+// read reads a block at a random place below end.
+func (d *disk) read(end int64) {
+	_, err := d.ReadAt(d.buf[:blockSize], d.rng.Int64N(end/blockSize)*blockSize)
+	require.NoError(d.s, err)
+}
+
 // warm reads everything below end, which brings it into the host's page cache and the map into memory.
 func (d *disk) warm(end int64) {
 	for off := int64(0); off < end; off += mib {

@@ -86,7 +86,7 @@ func (d *disks) makeFlat() {
 	q := newStorageDaemon(d.s, "raw", d.form.size, d.qemu)
 	file := func(who peer, path string, server func() int) {
 		d.spread(newDisk(d.s, path, d.form.size), 0, nil)
-		d.flat = append(d.flat, target{peer: who, put: fioOn(d.s, path, d.form.size), server: server,
+		d.flat = append(d.flat, target{peer: who, put: fioOn(d.s, d.form.size, path), server: server,
 			fill: func() { refill(d.s, path, d.form.size) }})
 	}
 	file(qsdRaw, q.path, q.pid)
@@ -143,11 +143,11 @@ func (d *disks) targets(depths []int) (all []target) {
 		for _, m := range d.mounts {
 			vm := vmName(depth)
 			path := m.path(vm, "disk")
-			all = append(all, target{peer: m.peer, depth: depth, put: fioOn(d.s, path, d.form.size), server: func() int { return m.Worker() },
+			all = append(all, target{peer: m.peer, depth: depth, put: fioOn(d.s, d.form.size, path), server: func() int { return m.Worker() },
 				snapshot: func() { m.another(vm) }, fill: func() { refill(d.s, path, d.form.size) }})
 		}
 		if q := d.chains[depth]; q != nil {
-			all = append(all, target{peer: qsdQcow2, depth: depth, put: fioOn(d.s, q.path, d.form.size), server: q.pid,
+			all = append(all, target{peer: qsdQcow2, depth: depth, put: fioOn(d.s, d.form.size, q.path), server: q.pid,
 				snapshot: func() { q.snapshot() }, fill: func() { refill(d.s, q.path, d.form.size) }})
 		}
 		if depth == 0 {
@@ -208,7 +208,7 @@ func (d *disks) calibrate() {
 		refill(d.s, q.path, 64*mib)
 		warm(d.s, q.path, 64*mib)
 		defer q.stop()
-		return fio(d.s, q.path, 64*mib, l, d.form.each).perSec
+		return fio(d.s, 64*mib, l, d.form.each, q.path).perSec
 	}
 	d.qemu = fastest([]qemuSettings{{false, "threads"}, {false, "io_uring"}, {true, "native"}, {true, "io_uring"}}, rate)
 

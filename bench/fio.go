@@ -3,6 +3,7 @@ package main
 // fio: the load that everybody knows.
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os/exec"
@@ -11,24 +12,59 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fioOn returns what puts a load on a file of so many bytes, past the page cache.
-func fioOn(s *scope, path string, size int64) func(load, time.Duration) sample {
-	return func(l load, t time.Duration) sample { return fio(s, path, size, l, t) }
+// fioOn returns what puts a load on files of so many bytes: one, or one for each job.
+func fioOn(s *scope, size int64, paths ...string) func(load, time.Duration) sample {
+	return func(l load, t time.Duration) sample { return fio(s, size, l, t, paths...) }
 }
 
-func fio(s *scope, path string, size int64, l load, t time.Duration) sample {
+func fio(s *scope, size int64, l load, t time.Duration, paths ...string) sample {
+	cmd := fioCommand(size, l, t, paths...)
+	out, err := cmd.Output()
+	require.NoError(s, err, "%v: %s", cmd, out)
+	return fioReport(s, out)
+}
+
+// fioRun is one that is under way.
+type fioRun struct {
+	s   *scope
+	cmd *exec.Cmd
+	out bytes.Buffer
+}
+
+// startFio puts a load on a file, and returns once it is there.
+func startFio(s *scope, size int64, l load, t time.Duration, path string) *fioRun {
+	f := &fioRun{s: s, cmd: fioCommand(size, l, t, path)}
+	f.cmd.Stdout = &f.out
+	start(s, f.cmd)
+	await(s, "fio's jobs", func() bool { return counter(s, f.cmd.Process.Pid, "status", "Threads") > int64(l.jobs) })
+	return f
+}
+
+// wait waits for its end.
+func (f *fioRun) wait() sample {
+	require.NoError(f.s, f.cmd.Wait(), "%v: %s", f.cmd, &f.out)
+	return fioReport(f.s, f.out.Bytes())
+}
+
+// fioCommand is the load as fio is told of it.
+func fioCommand(size int64, l load, t time.Duration, paths ...string) *exec.Cmd {
 	args := []string{
-		"--name=bench", "--filename=" + path, fmt.Sprint("--size=", size), "--allow_file_create=0", "--direct=1", "--thread",
+		"--name=global", fmt.Sprint("--size=", size), "--allow_file_create=0", "--thread",
 		"--rw=" + l.rw, "--rwmixread=70", "--ioengine=" + l.engine, fmt.Sprint("--bs=", l.block), fmt.Sprint("--iodepth=", l.queue),
-		fmt.Sprint("--numjobs=", l.jobs), "--group_reporting", "--randrepeat=0",
+		fmt.Sprint("--numjobs=", l.jobs/len(paths)), "--group_reporting", "--randrepeat=0",
+		"--clocksource=clock_gettime", // its own takes 70 ms to get to know
 		"--time_based", fmt.Sprintf("--runtime=%dms", t.Milliseconds()), "--output-format=json",
+	}
+	if !l.cached {
+		args = append(args, "--direct=1")
 	}
 	if l.synced {
 		args = append(args, "--fdatasync=1")
 	}
-	out, err := exec.Command("fio", args...).Output()
-	require.NoError(s, err, "fio %v: %s", args, out)
-	return fioReport(s, out)
+	for _, path := range paths {
+		args = append(args, "--name=bench", "--filename="+path)
+	}
+	return exec.Command("fio", args...)
 }
 
 // fioReport reads the part of fio's report that counts. The latency is that of writes if there are any.

@@ -13,6 +13,7 @@ type form struct {
 	groups     []string       // nil: all
 	size       int64          // of a disk, a power of two
 	rounds     int            // of each comparison
+	closely    int            // of those where little decides
 	each       time.Duration  // a load on a target, once
 	cached     bool           // qemu-img bench through the page cache, too
 	peerDepths map[peer][]int // at which depths a peer is measured; nil, or none for a peer: at all
@@ -30,6 +31,7 @@ type form struct {
 	snapshots int     // how many, of each
 	pauseDeep int     // and the depth to compare depth 0 with
 
+	flushed     int64 // bytes that a VM writes and flushes beside another one
 	own         int64 // bytes of the snapshot that is deleted
 	clones      int
 	chain       int // snapshots of the store that is compared with a chain of qcow2
@@ -41,28 +43,28 @@ type form struct {
 
 // quick is what the goals want, and little more.
 var quick = form{
-	name: "quick", size: 256 * mib, rounds: 3, each: 250 * time.Millisecond,
-	groups:     []string{"resolution", "reads", "writes", "synced", "pauses", "deletes", "clones", "opens", "memory"},
-	peerDepths: map[peer][]int{qsdQcow2: {0, 60, 500}, qcow2: {1, 100}},
+	name: "quick", size: 256 * mib, rounds: 3, closely: 5, each: 250 * time.Millisecond,
+	groups:     []string{"resolution", "reads", "depth", "writes", "synced", "neighbours", "pauses", "deletes", "clones", "opens", "memory"},
+	peerDepths: map[peer][]int{qsdQcow2: {0, 60, 500}, qcow2: {1, 100}, reflinkBtrfs: {noDepth}},
 	depths:     []int{0, 1, 60, 100, 500, 1000}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0},
 	dirty: []int64{0}, sizes: []int64{gib, tib}, snapshots: 10, pauseDeep: 60,
-	own: 256 * mib, clones: 10, chain: 100, catalog: 1000, hosts: 4, scattered: 50_000, resolveTime: 10 * time.Millisecond,
+	flushed: gib, own: 256 * mib, clones: 10, chain: 100, catalog: 1000, hosts: 4, scattered: 50_000, resolveTime: 10 * time.Millisecond,
 }
 
 var full = form{
-	name: "full", size: 512 * mib, rounds: 3, each: 700 * time.Millisecond, cached: true, mixed: true,
+	name: "full", size: 512 * mib, rounds: 3, closely: 7, each: 700 * time.Millisecond, cached: true, mixed: true,
 	depths: []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
 	writeQueues: []int{1, 4, 16, 64}, deepWriteQueues: []int{1, 16}, writeDepths: []int{0, 1, 10, 100, 300, 500, 1000},
 	dirty: []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
-	own: gib, clones: 100, chain: maxQcow2Depth, catalog: 1000, hosts: 50, scattered: 1_000_000, resolveTime: 200 * time.Millisecond,
+	flushed: 4 * gib, own: gib, clones: 100, chain: maxQcow2Depth, catalog: 1000, hosts: 50, scattered: 1_000_000, resolveTime: 200 * time.Millisecond,
 }
 
 // tiny is enough to see that everything works.
 var tiny = form{
-	name: "tiny", size: 4 * mib, rounds: 1, each: 50 * time.Millisecond, cached: true, mixed: true,
+	name: "tiny", size: 4 * mib, rounds: 1, closely: 1, each: 50 * time.Millisecond, cached: true, mixed: true,
 	depths: []int{0, 1, 3}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0, 3},
 	dirty: []int64{0, mib}, sizes: []int64{gib, tib}, snapshots: 2, pauseDeep: 3,
-	own: 4 * mib, clones: 3, chain: 10, catalog: 20, hosts: 2, scattered: 1000, resolveTime: time.Millisecond,
+	flushed: 4 * mib, own: 4 * mib, clones: 3, chain: 10, catalog: 20, hosts: 2, scattered: 1000, resolveTime: time.Millisecond,
 }
 
 // wants says whether a target is to be measured.

@@ -43,10 +43,12 @@ const disksShare = 30.0
 var groups = []group{
 	{"resolution", "Finding a block's layer", false, 10, []metric{perBlock, allocations}, (*bench).resolution},
 	{"reads", "Reads", true, 40, []metric{iops, throughput}, (*bench).reads},
+	{"depth", "The deepest disk and the one without snapshots, in turn", true, 15, []metric{iops}, (*bench).depth},
 	{"memory", "Memory", true, 15, []metric{memory}, (*bench).memories},
-	{"synced", "Writes with an fdatasync each", true, 20, []metric{iops}, (*bench).synced},
+	{"synced", "Writes with an fdatasync each", true, 40, []metric{iops}, (*bench).synced},
 	{"engines", "Other ways to ask, at depth 0", true, 20, []metric{iops, throughput}, (*bench).engines},
 	{"writes", "Writes", true, 60, []metric{iops, throughput}, (*bench).writes},
+	{"neighbours", "What one VM feels of another", false, 40, []metric{took, p50, p99, longest, p50Alone, p99Alone, iops}, (*bench).neighbours},
 	{"pauses", "Snapshots, while the guest writes", false, 30, []metric{took, p50, p99, longest}, (*bench).pauses},
 	{"deletes", "Deleting a snapshot amid others", false, 15, []metric{took, freed, bytesRead, bytesWrote}, (*bench).deletes},
 	{"clones", "Clones", false, 5, []metric{took}, (*bench).clones},
@@ -105,6 +107,8 @@ func (b *bench) prepare(s *scope, all []group) error {
 		switch g.name {
 		case "reads", "memory":
 			depths = append(depths, b.depths...)
+		case "depth":
+			depths = append(depths, b.ends()...)
 		case "writes":
 			depths = append(depths, b.writeDepths...)
 		}

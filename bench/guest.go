@@ -1,74 +1,79 @@
 package main
 
-// A guest that writes while snapshots are taken, and notes what it notices.
+// A guest that does one thing again and again, and notes what it notices of all else.
 
 import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// workingSet is what the guest writes to, in bytes. It lies at the disk's start.
+// workingSet is what guests ask for, in bytes. It lies at the disk's start.
 const workingSet = 64 * mib
 
-const (
-	rest  = 40 * time.Millisecond  // between two snapshots
-	pause = 200 * time.Microsecond // between two writes of a writer
-)
-
-// guest writes blocks at random places of the working set, in turn with pauses.
+// guest is one that is running.
 type guest struct {
-	running  sync.WaitGroup
-	watching atomic.Bool // the writes count
-	ended    atomic.Bool
-	writers  []*writer
+	request func(*disk)
+	pause   time.Duration // between two requests of a task
+	running sync.WaitGroup
+	ended   atomic.Bool
+	stage   atomic.Int64 // counts how often a watch has begun or ended: odd while there is one
+	tasks   []*task
 }
 
-type writer struct {
-	s    *scope
-	took series // µs of each write that counts
+// task is what one of its processors does.
+type task struct {
+	took map[int64]series // µs of each request, by the number of the watch
 }
 
-// newGuest starts one on a disk, with two writers.
-func newGuest(s *scope, path string) *guest {
-	g := new(guest)
-	for range 2 {
-		w := &writer{s: s}
-		g.writers = append(g.writers, w)
-		d := openDisk(s, path, unix.O_DIRECT)
-		g.running.Go(func() { s.do(func() { w.run(g, d) }) })
+// start puts so many tasks on a disk, opened with some flags.
+func (g *guest) start(s *scope, path string, flags, tasks int) {
+	for range tasks {
+		t := &task{took: make(map[int64]series)}
+		g.tasks = append(g.tasks, t)
+		d := openDisk(s, path, flags)
+		g.running.Go(func() { s.do(func() { t.run(g, d) }) })
 	}
-	return g
 }
 
-func (w *writer) run(g *guest, d *disk) {
+func (t *task) run(g *guest, d *disk) {
 	defer d.release()
 	for !g.ended.Load() {
-		counts := g.watching.Load()
+		first := g.stage.Load()
 		began := time.Now()
-		d.scatter(1, workingSet)
-		if counts || g.watching.Load() {
-			w.took = append(w.took, time.Since(began).Seconds()*1e6)
+		g.request(d)
+		took := time.Since(began).Seconds() * 1e6
+		for at := first | 1; at <= g.stage.Load(); at += 2 {
+			t.took[at/2] = append(t.took[at/2], took)
 		}
-		time.Sleep(pause)
+		time.Sleep(g.pause)
 	}
 }
 
-// watch has the writes that overlap it count.
+// watch has the requests that overlap it count.
 func (g *guest) watch(f func()) {
-	g.watching.Store(true)
+	g.stage.Add(1)
 	f()
-	g.watching.Store(false)
+	g.stage.Add(1)
 }
 
-// stop ends the guest and returns how many µs each write took that counts.
-func (g *guest) stop() (all series) {
+// stop ends the guest and returns how many µs each request took, for each watch.
+func (g *guest) stop() (watches []series) {
 	g.ended.Store(true)
 	g.running.Wait()
-	for _, w := range g.writers {
-		all = append(all, w.took...)
+	watches = make([]series, g.stage.Load()/2)
+	for _, t := range g.tasks {
+		for i := range watches {
+			watches[i] = append(watches[i], t.took[int64(i)]...)
+		}
+	}
+	return watches
+}
+
+// every joins each n-th of some watches, from one on.
+func every(n, from int, watches []series) (all series) {
+	for i := from; i < len(watches); i += n {
+		all = append(all, watches[i]...)
 	}
 	return all
 }

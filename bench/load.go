@@ -13,9 +13,11 @@ type load struct {
 	rw     string // as fio has it: randread, randwrite, randrw, read, write
 	block  int    // bytes of a request
 	engine string // how fio asks
-	queue  int    // requests under way, of each writer
-	jobs   int    // writers
+	queue  int    // requests under way, of each job
+	jobs   int    // how many ask at the same time
+	apart  bool   // each of them has a disk of its own
 	synced bool   // an fdatasync after each write
+	cached bool   // through the page cache of whoever asks
 	fresh  bool   // after a snapshot: blocks are written for the first time
 }
 
@@ -39,6 +41,12 @@ func synced(writers int) load {
 // after is the load after a snapshot.
 func (l load) after() load {
 	l.fresh = true
+	return l
+}
+
+// each is the load with a disk for each job.
+func (l load) each() load {
+	l.apart = true
 	return l
 }
 
@@ -70,6 +78,9 @@ func (l load) String() string {
 	}
 	if l.jobs > 1 {
 		words = append(words, fmt.Sprintf("%d writers", l.jobs))
+		if l.apart {
+			words[1] += " with a disk each"
+		}
 	}
 	words = append(words, fmt.Sprintf("queue %d", l.queue))
 	if l.engine != "libaio" {

@@ -4,24 +4,37 @@ package main
 
 import "slices"
 
-// reads are at all depths in turn, so that depths can be compared as well as peers.
+// reads are at all depths in turn, and the peers at depth 0 once more, more often: those are near each other.
 func (b *bench) reads() {
 	deep := slices.Concat(b.disks.targets(b.depths), b.disks.images(b.depths))
 	flat := slices.DeleteFunc(slices.Clone(deep), func(at target) bool { return at.depth > 0 })
+	deep = slices.DeleteFunc(deep, func(at target) bool { return at.depth == 0 })
 	var all []comparison
 	for _, queue := range b.queues {
-		targets := flat
+		all = append(all, comparison{flat, small("randread", queue), b.closely})
 		if slices.Contains(b.deepQueues, queue) {
-			targets = deep
+			all = append(all, comparison{targets: deep, load: small("randread", queue)})
 		}
-		all = append(all, comparison{targets, small("randread", queue)})
 	}
-	targets := flat
+	all = append(all, comparison{targets: flat, load: sequential("read")})
 	if len(b.deepQueues) > 1 {
-		targets = deep
+		all = append(all, comparison{targets: deep, load: sequential("read")})
 	}
-	b.compare(append(all, comparison{targets, sequential("read")})...)
+	b.compare(all...)
 }
+
+// depth is what many snapshots cost: the deepest disk and the one without any take turns, with nobody in between.
+func (b *bench) depth() {
+	targets := only(b.disks.targets(b.ends()), snapfs, before)
+	var all []comparison
+	for _, queue := range []int{1, 16} {
+		all = append(all, comparison{targets, small("randread", queue), 2*b.closely - 1})
+	}
+	b.compare(all...)
+}
+
+// ends are the depths that it compares.
+func (f form) ends() []int { return []int{slices.Min(f.depths), slices.Max(f.depths)} }
 
 // writes are put on disks just after a snapshot, and on such as were written to all over since. They change where
 // a disk's blocks lie, and take room, so depths take their turn one after the other, and none comes back.
@@ -30,14 +43,14 @@ func (b *bench) writes() {
 		targets := b.disks.writable(depth)
 		var fresh, settled []comparison
 		for _, l := range b.writeLoads(b.writeQueues) {
-			fresh = append(fresh, comparison{snapshotted(targets), l.after()})
+			fresh = append(fresh, comparison{targets: snapshotted(targets), load: l.after()})
 		}
 		queues := b.writeQueues
 		if depth > 0 {
 			queues = b.deepWriteQueues
 		}
 		for _, l := range b.writeLoads(queues) {
-			settled = append(settled, comparison{targets, l})
+			settled = append(settled, comparison{targets: targets, load: l})
 		}
 		b.compare(fresh...)
 		b.settle(targets)
@@ -62,27 +75,35 @@ func (b *bench) engines() {
 	b.settle(targets)
 	var all []comparison
 	for _, rw := range []string{"randread", "randwrite"} {
-		all = append(all, comparison{targets, small(rw, 1).by("psync")})
+		all = append(all, comparison{targets: targets, load: small(rw, 1).by("psync")})
 		for _, queue := range b.queues {
-			all = append(all, comparison{targets, small(rw, queue).by("io_uring")})
+			all = append(all, comparison{targets: targets, load: small(rw, queue).by("io_uring")})
 		}
 	}
-	all = append(all, comparison{targets, sequential("read").by("io_uring")})
-	b.compare(append(all, comparison{targets, sequential("write").by("io_uring")})...)
+	all = append(all, comparison{targets: targets, load: sequential("read").by("io_uring")})
+	b.compare(append(all, comparison{targets: targets, load: sequential("write").by("io_uring")})...)
 }
 
 // synced is what a guest's database does: each write is followed by an fdatasync. A file on the host, which knows no
 // snapshot, is measured beside the first writes after one all the same.
 func (b *bench) synced() {
-	alone := without(b.disks.writable(0), loopback, qsdRaw)
-	many := without(alone, qcow2) // qemu-img has but one writer
-	b.settle(alone)
-	b.compare(comparison{alone, synced(1)}, comparison{alone, synced(1).after()}, comparison{many, synced(8)}, comparison{many, synced(8).after()})
+	all := without(b.disks.writable(0), qsdRaw)
+	alone, many := without(all, loopback), without(all, qcow2) // qemu-img has but one writer
+	fleet := b.fleets(8)
+	b.settle(append(slices.Clone(all), fleet...))
+	for _, c := range []comparison{{alone, synced(1), b.closely}, {many, synced(8), b.rounds}, {fleet, synced(8).each(), b.rounds}} {
+		b.compare(c, comparison{c.targets, c.load.after(), c.rounds})
+	}
 }
 
 // without leaves out some peers.
 func without(targets []target, who ...peer) []target {
 	return slices.DeleteFunc(slices.Clone(targets), func(at target) bool { return slices.Contains(who, at.peer) })
+}
+
+// only leaves some peers.
+func only(targets []target, who ...peer) []target {
+	return slices.DeleteFunc(slices.Clone(targets), func(at target) bool { return !slices.Contains(who, at.peer) })
 }
 
 // settle writes disks all over, so that nothing below their newest layer shows.

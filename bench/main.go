@@ -73,7 +73,7 @@ func parseOptions() (o options, err error) {
 		o.form = tiny
 	}
 	if *rounds > 0 {
-		o.form.rounds = *rounds
+		o.form.rounds, o.form.closely = *rounds, *rounds
 	}
 	wanted := o.form.groups
 	if *only != "" {

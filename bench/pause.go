@@ -35,6 +35,14 @@ func bytesName(n int64) string {
 	return fmt.Sprintf("%d MiB", n/mib)
 }
 
+const (
+	rest  = 40 * time.Millisecond  // between two snapshots
+	pause = 200 * time.Microsecond // between two writes of a writer
+)
+
+// alone, after a case's name, is what the same guest notices in between.
+const alone = ", no snapshot"
+
 // snapshotter is a disk and who takes snapshots of it.
 type snapshotter struct {
 	peer     peer
@@ -43,7 +51,7 @@ type snapshotter struct {
 	snapshot func() time.Duration
 }
 
-// pauses takes snapshots of disks whose guests write a few thousand blocks a second.
+// pauses takes snapshots of disks whose guests write a few thousand blocks a second, and watches them as long without any.
 func (b *bench) pauses() {
 	cases := b.pauseCases()
 	b.plan(len(cases) * (len(b.programs) + 4))
@@ -74,12 +82,15 @@ func (b *bench) pauseCases() (all []pauseCase) {
 // pause takes the snapshots of one case and peer, whose files are gone afterwards.
 func (b *bench) pause(c pauseCase, who peer, make func(*scope) snapshotter) {
 	b.step(fmt.Sprintf("%s, depth %d: %s", c, c.depth, who))
+	if !b.wants(target{peer: who, depth: c.depth}) {
+		return
+	}
 	s := b.sub()
 	defer s.end()
 	x := make(s)
 	x.peer = who
 	if x.path == "" {
-		for range min(b.snapshots, 5) {
+		for range min(b.snapshots, 3) {
 			b.results.add(row{b.group, c.String(), c.depth, took}, who, milliseconds(x.snapshot()))
 		}
 		return
@@ -95,26 +106,35 @@ func (b *bench) pauseOf(s *scope, c pauseCase, x snapshotter) {
 	d := openDisk(s, x.path, flags)
 	defer d.release()
 	b.writeBack()
-	g := newGuest(s, x.path)
+	g := &guest{request: func(d *disk) { d.scatter(1, workingSet) }, pause: pause}
+	g.start(s, x.path, unix.O_DIRECT, 2)
 	defer g.stop()
 	rounds := b.snapshots
 	if c.dirty > 0 {
 		rounds = min(b.rounds, 3)
 	}
 	for range rounds {
-		time.Sleep(rest)
+		g.watch(func() { time.Sleep(rest) })
 		d.fill(workingSet, workingSet+c.dirty)
 		g.watch(func() {
 			b.results.add(row{b.group, c.String(), c.depth, took}, x.peer, milliseconds(x.snapshot()))
 			time.Sleep(rest)
 		})
 	}
-	writes := g.stop()
-	require.NotEmpty(s, writes)
-	note := func(m metric, value float64) { b.results.add(row{b.group, c.String(), c.depth, m}, x.peer, value) }
-	note(p50, writes.median())
-	note(p99, writes.quantile(0.99))
-	note(longest, writes.quantile(1))
+	watches := g.stop()
+	b.note(c.String()+alone, c.depth, x.peer, every(2, 0, watches))
+	b.note(c.String(), c.depth, x.peer, every(2, 1, watches))
+}
+
+// note notes how long requests took, in µs.
+func (b *bench) note(work string, depth int, who peer, took series) {
+	require.NotEmpty(b, took, "%s, %s", work, who)
+	for _, x := range []struct {
+		metric metric
+		value  float64
+	}{{p50, took.median()}, {p99, took.quantile(0.99)}, {longest, took.quantile(1)}} {
+		b.results.add(row{b.group, work, depth, x.metric}, who, x.value)
+	}
 }
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }

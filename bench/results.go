@@ -15,6 +15,7 @@ const (
 	qcow2        peer = "qcow2"        // QEMU's block layer alone, cache=none
 	qcow2Cache   peer = "qcow2 cached" // the same through the page cache
 	raw          peer = "raw file"
+	rawCached    peer = "raw file cached" // through the page cache of the host
 	loopback     peer = "loopback"
 	reflink      peer = "XFS reflink"
 	reflinkBtrfs peer = "btrfs reflink"
@@ -24,7 +25,7 @@ const (
 )
 
 // peers are all of them in the order of columns.
-var peers = []peer{snapfs, before, qsdQcow2, qcow2, qcow2Cache, offline, naive, internal, qsdRaw, loopback, raw, reflink, reflinkBtrfs}
+var peers = []peer{snapfs, before, qsdQcow2, qcow2, qcow2Cache, offline, naive, internal, qsdRaw, loopback, raw, rawCached, reflink, reflinkBtrfs}
 
 // metric is what is measured.
 type metric struct {
@@ -38,6 +39,8 @@ var (
 	p50         = metric{"p50 µs", true}
 	p99         = metric{"p99 µs", true}
 	longest     = metric{"max µs", true}
+	p50Alone    = metric{"p50, times alone", true}
+	p99Alone    = metric{"p99, times alone", true}
 	cpuPerOp    = metric{"CPU µs/request", true}
 	took        = metric{"ms", true}
 	freed       = metric{"ms until freed", true}
@@ -88,8 +91,11 @@ func (r *results) present(rows []row) (all []peer) {
 }
 
 // better is how many times better snapfs did than a peer.
-func (r *results) better(at row, than peer) (float64, bool) {
-	x, y := r.of(at, snapfs), r.of(at, than)
+func (r *results) better(at row, than peer) (float64, bool) { return r.times(at, snapfs, than) }
+
+// times is how many times better one peer did than another.
+func (r *results) times(at row, who, than peer) (float64, bool) {
+	x, y := r.of(at, who), r.of(at, than)
 	if x == nil || y == nil {
 		return 0, false
 	}
@@ -110,9 +116,14 @@ func (r *results) find(group string, m metric, will func(row) bool) (all []row) 
 }
 
 // worst is the largest value of such rows.
-func (r *results) worst(group string, m metric, value func(row) float64) (most float64, ok bool) {
-	for _, at := range r.find(group, m, func(row) bool { return true }) {
+func (r *results) worst(group string, m metric, will func(row) bool, value func(row) float64) (most float64, ok bool) {
+	for _, at := range r.find(group, m, will) {
 		most, ok = max(most, value(at)), true
 	}
 	return most, ok
+}
+
+// relative is how many times as much snapfs's median is in one row as in another.
+func (r *results) relative(at, to row) float64 {
+	return r.of(at, snapfs).median() / r.of(to, snapfs).median()
 }

@@ -51,14 +51,13 @@ func writeGoals(w io.Writer, r *results) {
 		if !ok {
 			continue
 		}
-		sign, verdict := "≥", "met"
-		if g.most {
-			sign = "≤"
+		what := g.what
+		if g.limit != nil {
+			if limit, ok := g.limit(r); ok {
+				what += fmt.Sprintf(" (%s: %s %s)", loopback, number(limit), g.unit)
+			}
 		}
-		if !g.met(value) {
-			verdict = "NOT MET"
-		}
-		rows = append(rows, []string{g.what, sign + " " + number(g.asked) + " " + g.unit, number(value) + " " + g.unit, verdict})
+		rows = append(rows, []string{what, g.limits(), number(value) + " " + g.unit, g.verdict(value)})
 	}
 	if rows != nil {
 		fmt.Fprintln(w, "## What it must reach")
