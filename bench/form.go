@@ -14,6 +14,7 @@ type form struct {
 	size       int64          // of a disk, a power of two
 	rounds     int            // of each comparison
 	closely    int            // of those where little decides
+	troubles   int            // of those between neighbours, which take long
 	each       time.Duration  // a load on a target, once
 	cached     bool           // qemu-img bench through the page cache, too
 	peerDepths map[peer][]int // at which depths a peer is measured; nil, or none for a peer: at all
@@ -43,7 +44,7 @@ type form struct {
 
 // quick is what the goals want, and little more.
 var quick = form{
-	name: "quick", size: 256 * mib, rounds: 3, closely: 5, each: 250 * time.Millisecond,
+	name: "quick", size: 256 * mib, rounds: 3, closely: 5, troubles: 1, each: 250 * time.Millisecond,
 	groups:     []string{"resolution", "reads", "depth", "writes", "synced", "neighbours", "pauses", "deletes", "clones", "opens", "memory"},
 	peerDepths: map[peer][]int{qsdQcow2: {0, 60, 500}, qcow2: {1, 100}, reflinkBtrfs: {noDepth}},
 	depths:     []int{0, 1, 60, 100, 500, 1000}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0},
@@ -52,7 +53,7 @@ var quick = form{
 }
 
 var full = form{
-	name: "full", size: 512 * mib, rounds: 3, closely: 7, each: 700 * time.Millisecond, cached: true, mixed: true,
+	name: "full", size: 512 * mib, rounds: 3, closely: 7, troubles: 3, each: 700 * time.Millisecond, cached: true, mixed: true,
 	depths: []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
 	writeQueues: []int{1, 4, 16, 64}, deepWriteQueues: []int{1, 16}, writeDepths: []int{0, 1, 10, 100, 300, 500, 1000},
 	dirty: []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
@@ -61,7 +62,7 @@ var full = form{
 
 // tiny is enough to see that everything works.
 var tiny = form{
-	name: "tiny", size: 4 * mib, rounds: 1, closely: 1, each: 50 * time.Millisecond, cached: true, mixed: true,
+	name: "tiny", size: 4 * mib, rounds: 1, closely: 1, troubles: 1, each: 50 * time.Millisecond, cached: true, mixed: true,
 	depths: []int{0, 1, 3}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0, 3},
 	dirty: []int64{0, mib}, sizes: []int64{gib, tib}, snapshots: 2, pauseDeep: 3,
 	flushed: 4 * mib, own: 4 * mib, clones: 3, chain: 10, catalog: 20, hosts: 2, scattered: 1000, resolveTime: time.Millisecond,

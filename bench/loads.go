@@ -28,7 +28,7 @@ func (b *bench) depth() {
 	targets := only(b.disks.targets(b.ends()), snapfs, before)
 	var all []comparison
 	for _, queue := range []int{1, 16} {
-		all = append(all, comparison{targets, small("randread", queue), 2*b.closely - 1})
+		all = append(all, comparison{targets, small("randread", queue), b.closely + 2})
 	}
 	b.compare(all...)
 }

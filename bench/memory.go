@@ -99,7 +99,7 @@ func (b *bench) memoryOfDepth() {
 			warm(b.disks.s, m.path(vmName(depth), "disk"), b.size)
 			note(m.peer, depth, m.anonymous())
 		}
-		if q := b.disks.chains[depth]; q != nil {
+		if q := b.disks.chains[depth]; q != nil && b.wants(target{peer: qsdQcow2, depth: depth}) {
 			q.restart()
 			warm(b.disks.s, q.path, b.size)
 			note(qsdQcow2, depth, anonymous(b.disks.s, q.pid()))

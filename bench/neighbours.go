@@ -42,8 +42,8 @@ func (b *bench) neighbours() {
 	hosts = append(hosts, neighbours{raw, unix.O_DIRECT, files}, neighbours{rawCached, 0, files})
 	flushing := append(hosts, neighbours{qsdQcow2, unix.O_DIRECT, daemons("qcow2")})
 	reading := append(hosts, neighbours{qsdRaw, unix.O_DIRECT, daemons("raw")})
-	b.plan((b.rounds - 1) * (len(flushing) + len(reading)))
-	for range max(1, b.rounds-1) { // they take long
+	b.plan(b.troubles * (len(flushing) + len(reading)))
+	for range b.troubles {
 		for _, n := range flushing {
 			b.trouble(n, "write + fdatasync", b.flushed, b.flushes)
 		}
