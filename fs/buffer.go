@@ -38,7 +38,10 @@ func (b *buffer) answer(n int) []byte { return b.mem[pageSize-outHeader : pageSi
 
 // pool lends buffers. It grows with demand.
 type pool struct {
-	mu   sync.Mutex
+	logf     func(format string, args ...any)
+	unlocked sync.Once // a buffer could not be locked
+
+	mu   sync.Mutex // guards free
 	free []*buffer
 }
 
@@ -50,7 +53,7 @@ func (p *pool) get() *buffer {
 		p.free = p.free[:n-1]
 		return b
 	}
-	return mapBuffer()
+	return p.mapBuffer()
 }
 
 func (p *pool) put(b *buffer) {
@@ -75,13 +78,17 @@ func (p *pool) close() {
 
 // mapBuffer maps a new buffer. A limit on locked memory is no reason not to serve: the pages are there from the
 // start, and go only when the host swaps.
-func mapBuffer() *buffer {
+func (p *pool) mapBuffer() *buffer {
 	mem, err := unix.Mmap(-1, 0, pageSize+maxIO, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
 		panic(fmt.Sprintf("no memory for a request buffer: %v", err))
 	}
-	_ = unix.Mlock(mem)
+	if err := unix.Mlock(mem); err != nil {
+		p.unlocked.Do(func() {
+			p.logf("request buffers can't be locked in memory (%v): should the host swap them out, the death of this process can fail a request; raise the limit of locked memory (ulimit -l)", err)
+		})
+	}
 	return &buffer{mem}
 }
 

@@ -187,6 +187,7 @@ func newSession(store *layer.Store, o Options) *Session {
 		mountpoint: o.Mountpoint,
 		files:      files,
 		protocol:   fuse.NewProtocolServer(files, protocolOptions(o.Logf)),
+		pool:       pool{logf: o.Logf},
 		relief:     relief{over: make(chan struct{})},
 		done:       make(chan struct{}),
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -71,4 +72,18 @@ func TestUpgrade(t *testing.T) {
 	require.NoError(t, json.Unmarshal(readFile(t, snapshotPath(m.dir, "status")), &status))
 	require.Equal(t, supervisor, status.Supervisor)
 	require.Equal(t, 7, status.Restarts)
+	require.Less(t, memoryOf(t, supervisor), 20<<20)
+}
+
+// memoryOf is what a process has in memory, in bytes, beside what it shares with others.
+func memoryOf(t *testing.T, pid int) int {
+	t.Helper()
+	var total, shared int
+	for line := range strings.Lines(string(readFile(t, fmt.Sprintf("/proc/%d/status", pid)))) {
+		_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &total)
+		_, _ = fmt.Sscanf(line, "RssShmem: %d kB", &shared)
+	}
+	require.Positive(t, total)
+	t.Logf("the supervisor has %d KiB, and %d KiB of the session", total-shared, shared)
+	return (total - shared) << 10
 }

@@ -34,26 +34,37 @@ func (e ending) next() ending {
 	return e
 }
 
-// catchSignals takes the signals that ask the daemon to end, from before it mounts: a mount whose daemon one of them
-// killed would be left behind dead. Those that came to an earlier one come again, and the context's end counts as one.
-func catchSignals(ctx context.Context, e ending) (signals <-chan os.Signal, release func()) {
-	caught := make(chan os.Signal, 4)
+// The signals of which a supervisor must not die.
+var theSignals = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP}
+
+// catchSignals takes them from before the store is mounted: a mount whose daemon one of them killed would be left behind
+// dead. Those that came to an earlier process come again, and the context's end counts as one.
+func catchSignals(ctx context.Context, e ending) (signals chan os.Signal, release func()) {
+	signals = make(chan os.Signal, 4)
 	if e != detached {
 		for range e {
-			caught <- unix.SIGTERM
+			signals <- unix.SIGTERM
 		}
 	}
-	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	signal.Notify(signals, theSignals...)
 	signal.Ignore(unix.SIGPIPE) // whoever read our stderr may go; the disks must stay
 	stop := context.AfterFunc(ctx, func() {
 		select {
-		case caught <- unix.SIGTERM:
+		case signals <- unix.SIGTERM:
 		default: // more than enough came before
 		}
 	})
-	return caught, func() {
+	return signals, func() {
 		stop()
-		signal.Stop(caught)
+		signal.Stop(signals)
+	}
+}
+
+// surviveSignals comes first in a program that a supervisor has become, which they would kill. Until catchSignals they are
+// forgotten.
+func surviveSignals() {
+	if os.Getenv(keptEnv) != "" {
+		signal.Notify(make(chan os.Signal, 1), theSignals...)
 	}
 }
 

@@ -167,6 +167,11 @@ func (s *supervisor) pass(w *child, sig os.Signal) error {
 // attach mounts, if that was not done yet, and hands over the descriptors.
 func (s *supervisor) attach(w *child) error {
 	if s.devices == nil {
+		if !s.spec.foreground { // the store is known to be one
+			if err := s.log.open(filepath.Join(s.spec.store, "log")); err != nil {
+				return err
+			}
+		}
 		var err error
 		if s.devices, err = fs.Attach(s.spec.store, s.spec.mountpoint, 0); err != nil {
 			return err
@@ -174,11 +179,6 @@ func (s *supervisor) attach(w *child) error {
 		// Before anybody serves: a request that was read through a device that nobody keeps is lost with the worker.
 		if err := s.manager.keep(s.session.FD(), s.devices); err != nil {
 			s.log.printf("the mount will not outlive its processes: %v", err)
-		}
-		if !s.spec.foreground { // the store is known to be one
-			if err := s.log.open(filepath.Join(s.spec.store, "log")); err != nil {
-				return err
-			}
 		}
 	}
 	if err := unix.Sendmsg(w.socket, []byte("devices"), unix.UnixRights(s.devices...), nil, unix.MSG_NOSIGNAL); err != nil {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"time"
 
@@ -152,7 +153,7 @@ func (s *supervisor) becomeNext() error {
 	s.log.printf("becoming %s", u.program)
 	k := s.kept(upgraded)
 	k.Old = old
-	return k.become(u.program, s.spec.args())
+	return s.become(u.program, k)
 }
 
 // endTrial lets go of the version of before, or ends a worker that does not serve.
@@ -174,8 +175,24 @@ func (s *supervisor) returnTo(k *handover, why error) error {
 	k.LastExit = oneLine(fmt.Sprintf("upgrade failed: the new version did not come up: %v", why))
 	program := fmt.Sprintf("/proc/self/fd/%d", k.Old)
 	k.Old = 0
-	err := k.become(program, s.spec.args())
-	return fmt.Errorf("the new version did not come up: %w; nor did the old one: %w", why, err)
+	return fmt.Errorf("the new version did not come up: %w; nor did the old one: %w", why, s.become(program, k))
+}
+
+// become turns this process into another program, or returns why it could not. Signals would kill that before it catches
+// them: what is ignored now stays so in a new program, but for SIGTERM in the few milliseconds before its main.
+func (s *supervisor) become(program string, k *handover) error {
+	signal.Ignore(theSignals...)
+	for len(s.signals) > 0 {
+		if sig := <-s.signals; sig != unix.SIGHUP {
+			s.heed(sig)
+		}
+	}
+	k.Ending = s.ending
+	err := k.exec(program, s.spec.args())
+	if s.signals != nil {
+		signal.Notify(s.signals, theSignals...)
+	}
+	return err
 }
 
 // upgraded is how a worker ended that an upgrade replaced.
@@ -222,8 +239,8 @@ func takeKept() (*handover, error) {
 	return k, nil
 }
 
-// become turns this process into another program, or returns why it could not.
-func (k *handover) become(program string, args []string) error {
+// exec leaves all of it to another program.
+func (k *handover) exec(program string, args []string) error {
 	text, err := json.Marshal(k)
 	if err != nil {
 		return err

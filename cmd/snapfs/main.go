@@ -27,6 +27,7 @@ const (
 )
 
 func main() {
+	surviveSignals()
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

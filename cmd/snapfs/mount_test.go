@@ -283,6 +283,17 @@ func TestDeadDaemon(t *testing.T) {
 	require.Len(t, slices.DeleteFunc(table, func(m mountEntry) bool { return m.point != point }), 1)
 }
 
+// A mount that the kernel refuses fails at once, and says why.
+func TestMountWithoutDevice(t *testing.T) {
+	require.NoError(t, unix.Mount("/dev/null", "/dev/fuse", "", unix.MS_BIND, "")) // in this process's namespace
+	defer func() { require.NoError(t, unix.Unmount("/dev/fuse", 0)) }()
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "mnt"), 0o755))
+	line := refused(t, "mount", filepath.Join(dir, "store"), filepath.Join(dir, "mnt"))
+	require.Contains(t, line, "snapfs: mount on "+filepath.Join(dir, "mnt")+": invalid argument")
+	require.False(t, isMounted(t, filepath.Join(dir, "mnt")))
+}
+
 // A dead mount of another file system is left where it is.
 func TestDeadForeignMount(t *testing.T) {
 	dir := t.TempDir()

@@ -31,7 +31,7 @@ type supervisor struct {
 	log      *daemonLog
 	ready    func()
 	manager  manager
-	signals  <-chan os.Signal
+	signals  chan os.Signal
 	session  *layer.Session
 	devices  []int // once mounted
 	restarts int

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,4 +52,24 @@ func TestUpgradeOfWhatDoesNotAnswer(t *testing.T) {
 	defer func(d time.Duration) { upgradeTime = d }(upgradeTime)
 	upgradeTime = 100 * time.Millisecond
 	require.Contains(t, refused(t, "upgrade", point), point+" has not answered for 100ms")
+}
+
+// Who asks for another version while the supervisor becomes one does not end the mount.
+func TestManyUpgradesAtOnce(t *testing.T) {
+	store, point := newMount(t)
+	f, err := os.Open(filepath.Join(newVM(t, point, "web", "hello"), "root.img"))
+	require.NoError(t, err)
+	defer f.Close()
+	daemon := watchDaemon(point)
+	defer daemon.close()
+	p := statusOf(t, point)
+	for strings.Count(readLog(t, store), "becoming ") < 10 {
+		require.NoError(t, unix.Kill(p.Supervisor, unix.SIGHUP))
+		time.Sleep(time.Duration(rand.IntN(3_000)) * time.Microsecond)
+		ended, err := unix.Poll([]unix.PollFd{{Fd: int32(daemon.pidfd), Events: unix.POLLIN}}, 0)
+		require.NoError(t, err)
+		require.Zero(t, ended)
+	}
+	require.Equal(t, "hello", start(t, f.Name(), 5))
+	require.Equal(t, p.Supervisor, statusOf(t, point).Supervisor)
 }
