@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -41,10 +42,13 @@ complete: with mode 0600, or the owner and mode of the file it replaces.`,
 	return cmd
 }
 
+// sameSignal is for how long further signals are taken for the first: timeout(1) sends two.
+const sameSignal = time.Second
+
 // interruptible gives a command the time to clean up when it is interrupted. A second signal ends it at once.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM, unix.SIGHUP)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
 	return ctx, stop
 }
 
