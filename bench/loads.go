@@ -28,7 +28,7 @@ func (b *bench) depth() {
 	targets := only(b.disks.targets(b.ends()), snapfs, before)
 	var all []comparison
 	for _, queue := range []int{1, 16} {
-		all = append(all, comparison{targets, small("randread", queue), b.closely + 2})
+		all = append(all, comparison{targets, small("randread", queue), 2*b.closely - 1})
 	}
 	b.compare(all...)
 }
@@ -45,12 +45,12 @@ func (b *bench) writes() {
 		for _, l := range b.writeLoads(b.writeQueues) {
 			fresh = append(fresh, comparison{targets: snapshotted(targets), load: l.after()})
 		}
-		queues := b.writeQueues
+		queues, rounds := b.writeQueues, b.closely
 		if depth > 0 {
-			queues = b.deepWriteQueues
+			queues, rounds = b.deepWriteQueues, b.rounds
 		}
 		for _, l := range b.writeLoads(queues) {
-			settled = append(settled, comparison{targets: targets, load: l})
+			settled = append(settled, comparison{targets, l, rounds})
 		}
 		b.compare(fresh...)
 		b.settle(targets)
