@@ -78,7 +78,8 @@ func (h *heldGuests) releaseAll() {
 			err = json.Unmarshal(text, &held)
 		}
 		if err != nil {
-			h.event(h.nameOf(layer.VMID(id)), "thaw-failed", "error", err)
+			h.event(h.nameOf(layer.VMID(id)), "thaw-failed", "file", h.path(layer.VMID(id)), "error", err,
+				"what", "its guest may be frozen or stopped: let it go on by hand, then remove the file")
 			continue
 		}
 		h.release(layer.VMID(id), held)

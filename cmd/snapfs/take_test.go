@@ -290,6 +290,17 @@ func TestThawedByTheNextDaemon(t *testing.T) {
 	require.Contains(t, k.events.Text("web"), "thawed vm=web")
 }
 
+// Nobody can let go of a guest of whom it can't be read how: that is said, with what to do.
+func TestHeldButUnreadable(t *testing.T) {
+	k := newKept(t)
+	require.NoError(t, k.held.mark(k.vm.ID(), &quiesce.Held{Agent: k.agent.path}))
+	k.shut()
+	require.NoError(t, os.WriteFile(k.frozenFile(), []byte("{\x00"), 0o600))
+	k.open(k.store.Dir())
+	require.Contains(t, k.events.Text("web"), "thaw-failed vm=web file="+k.frozenFile())
+	require.FileExists(t, k.frozenFile())
+}
+
 // A snapshot that is asked for again, because the worker died that had frozen the guest for it, waits for the thaw.
 func TestTakenByTheNextDaemon(t *testing.T) {
 	k := newKept(t)
