@@ -30,6 +30,11 @@ const (
 	// aheadRequests and aheadBytes are how much lies in queues at most. What comes then waits in the kernel.
 	aheadRequests = 16 << 10
 	aheadBytes    = 64 << 20
+
+	// aloneAfterPuts is after how many requests of one VM, with none of others between them, it counts as the only one. Of
+	// its WRITEs of more than a block one lies in a queue at most: what was just written into a few buffers
+	// by turns is still in the processor's cache when it is read again, what lies in many of them is not.
+	aloneAfterPuts = 1 << 10
 )
 
 // request is one that a loop is at.
@@ -44,10 +49,13 @@ type turns struct {
 	idle   atomic.Int32 // loops that wait for the kernel
 	queued atomic.Int32 // requests
 	bytes  atomic.Int64 // of memory that they lie in
+	large  atomic.Int32 // those of more than a block
+	others atomic.Int32 // how many more of the last one's VM come before that counts as the only one
 
 	mu          sync.Mutex // guards what follows
 	of          map[layer.VMID]*queue
-	first, last *queue // of those that are not empty, in turn
+	lately      layer.VMID // whose the last one was
+	first, last *queue     // of those that are not empty, in turn
 }
 
 // queue is a VM's.
@@ -65,16 +73,22 @@ type waiting struct {
 
 // wanted says whether requests should be read ahead.
 func (t *turns) wanted() bool {
-	return t.idle.Load() == 0 && t.queued.Load() < aheadRequests && t.bytes.Load() < aheadBytes
+	return t.idle.Load() == 0 && t.queued.Load() < aheadRequests && t.bytes.Load() < aheadBytes &&
+		(t.large.Load() == 0 || t.others.Load() > 0)
 }
 
 // put has a request wait for its VM's turn. The memory that it lies in is the caller's again, unless r.buf is nil then.
 func (t *turns) put(vm layer.VMID, r *request) {
-	w := keep(r)
-	t.bytes.Add(w.size())
+	w := keep(r, t.others.Load() > 0)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.queued.Add(1)
+	t.count(w, 1)
+	if vm != t.lately {
+		t.lately = vm
+		t.others.Store(aloneAfterPuts)
+	} else if t.others.Load() > 0 {
+		t.others.Add(-1)
+	}
 	q := t.of[vm]
 	if q == nil {
 		q = new(queue)
@@ -117,9 +131,16 @@ func (t *turns) take() *waiting {
 	if q.first != nil {
 		t.append(q)
 	}
-	t.queued.Add(-1)
-	t.bytes.Add(-w.size())
+	t.count(w, -1)
 	return w
+}
+
+func (t *turns) count(w *waiting, n int32) {
+	t.queued.Add(n)
+	t.bytes.Add(int64(n) * w.size())
+	if len(w.p) > writeHeader+pageSize {
+		t.large.Add(n)
+	}
 }
 
 // kept is memory for requests that wait, by its size: what most are, a READ or a WRITE of a block, and all up to copyLimit.
@@ -128,10 +149,11 @@ var kept = [...]struct {
 	pool sync.Pool
 }{{size: 128}, {size: writeHeader + pageSize}, {size: copyLimit}}
 
-// keep puts a request where it can wait: a copy, or if it is large the buffer that it came in.
-func keep(r *request) *waiting {
+// keep puts a request where it can wait: a copy, or if it is large the buffer that it came in. Where few wait there are
+// buffers enough.
+func keep(r *request, many bool) *waiting {
 	for i := range kept {
-		if k := &kept[i]; len(r.p) <= k.size {
+		if k := &kept[i]; len(r.p) <= k.size && (many || k.size < copyLimit) {
 			w, _ := k.pool.Get().(*waiting)
 			if w == nil {
 				w = &waiting{mem: make([]byte, k.size)}
