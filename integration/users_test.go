@@ -81,6 +81,11 @@ func TestStrangers(t *testing.T) {
 	for _, script := range []string{"chmod 777 %[1]s", "chown %[3]d %[1]s", "touch -d 2020-01-01 %[1]s", "chmod 777 %[2]s"} {
 		mayNot(t, stranger, "not permitted", fmt.Sprintf(script, vm, m.dir, stranger))
 	}
+	program := filepath.Join(filepath.Dir(m.store), "snapfs") // where everybody gets at it
+	run(t, "cp", daemon.Binary, program)
+	for _, command := range []string{"list", "tree", "log", "status"} {
+		mayNot(t, stranger, vm+": permission denied", program+" "+command+" "+vm)
+	}
 	may(t, stranger, "ls "+m.dir) // that there is such a VM is no secret
 	require.Equal(t, []string{"own", "web"}, names(t, m.dir))
 	require.Equal(t, []string{"s"}, snapshotNames(t, vm))
@@ -243,4 +248,14 @@ func TestMountOfUser(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EACCES, "not even root")
 	may(t, nobody, program+" umount "+dir)
 	may(t, nobody, program+" check "+store)
+
+	// Signals, of which the second detaches the mount.
+	may(t, nobody, fmt.Sprintf("%s mount %s %s", program, store, dir))
+	may(t, nobody, fmt.Sprintf(`
+		await() { for i in $(seq 600); do eval "$1" && return; sleep 0.1; done; echo "$1"; exit 1; }
+		pid=$(sed 's/.*"supervisor_pid":\([0-9]*\).*/\1/' %[1]s/.snapshots/status)
+		exec 9<>%[1]s/web/disk
+		kill $pid; await 'grep -q "asked to end" %[2]s/log'
+		kill $pid; await '! grep -q " %[1]s " /proc/mounts'
+		echo y >&9 && exec 9>&-; await '! kill -0 $pid'`, dir, store))
 }

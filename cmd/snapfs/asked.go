@@ -101,7 +101,7 @@ func endOnSignal(session *fs.Session, mountpoint string, log *daemonLog, signals
 
 // detach takes the mount out of the directory tree, whoever uses it, and reports whether it could.
 func detach(mountpoint string, log *daemonLog) bool {
-	if err := unix.Unmount(mountpoint, unix.MNT_DETACH); err != nil {
+	if err := unmountLazily(mountpoint); err != nil {
 		log.printf("detaching %s: %v", mountpoint, err)
 		return false
 	}

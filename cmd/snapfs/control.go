@@ -30,7 +30,11 @@ func openPlace(path string) (place, error) {
 	case err != nil:
 		return p, fmt.Errorf("%s: %w", path, err)
 	}
-	if _, err := os.Lstat(p.control("status")); err != nil || fs.Type != unix.FUSE_SUPER_MAGIC {
+	_, err = os.Lstat(p.control("status"))
+	switch {
+	case fs.Type == unix.FUSE_SUPER_MAGIC && errors.Is(err, unix.EACCES):
+		return p, fmt.Errorf("%s: %w", path, unix.EACCES)
+	case fs.Type != unix.FUSE_SUPER_MAGIC || err != nil:
 		return p, fmt.Errorf("%s is neither a VM's directory in a snapfs mount nor such a mount", path)
 	}
 	return p, nil

@@ -131,7 +131,7 @@ func (a *app) clearDead(point string) error {
 		if err != nil || dead == nil || dead.fsType != fsType {
 			return err
 		}
-		if err := detachDead(point); err != nil {
+		if err := unmountLazily(point); err != nil {
 			return fmt.Errorf("mountpoint %s: clear away a mount whose daemon is gone: %w", point, err)
 		}
 		fmt.Fprintf(a.stderr, "snapfs: mountpoint %s: cleared away a mount of %s whose daemon is gone\n", point, dead.source)

@@ -89,8 +89,8 @@ func unmountPatiently(ctx context.Context, point string) error {
 // unmount is umount2(2), or what a user without rights to it is given in its stead.
 func unmount(point string) error { return unmountBy(point, 0, "-u") }
 
-// detachDead unmounts whoever uses what is mounted.
-func detachDead(point string) error { return unmountBy(point, unix.MNT_DETACH, "-uz") }
+// unmountLazily unmounts, whoever uses what is mounted.
+func unmountLazily(point string) error { return unmountBy(point, unix.MNT_DETACH, "-uz") }
 
 func unmountBy(point string, flag int, helperFlag string) error {
 	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW|flag)
