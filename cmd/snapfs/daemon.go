@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -103,7 +104,10 @@ func (a *app) superviseFor(parent *os.File, spec mountSpec) error {
 // daemonLog is where the daemon's lines go: stderr, or a file that can only be opened once the store is known to be
 // one; what is said before is kept until then.
 type daemonLog struct {
-	mu  sync.Mutex
+	waiting atomic.Int32 // lines
+	stuck   atomic.Bool  // what was waited for in vain is not written yet
+
+	mu  sync.Mutex // guards out, and is held while that is written to
 	out io.Writer
 }
 
@@ -144,7 +148,34 @@ func (l *daemonLog) Write(p []byte) (int, error) {
 	return l.out.Write(p)
 }
 
-// printf adds a line of the daemon's own, with the time.
+// logTime is how long a line of the daemon's own is waited for, and maxLogged how many may wait to be written.
+const (
+	logTime   = time.Second
+	maxLogged = 1000
+)
+
+// printf adds a line of the daemon's own, with the time. Nobody waits long for a log that does not take it, such as a pipe
+// that is full: those who have the mount open would wait, too.
 func (l *daemonLog) printf(format string, args ...any) {
-	fmt.Fprintf(l, "%s %s\n", time.Now().UTC().Format(time.RFC3339), oneLine(fmt.Sprintf(format, args...)))
+	line := fmt.Sprintf("%s %s\n", time.Now().UTC().Format(time.RFC3339), oneLine(fmt.Sprintf(format, args...)))
+	if l.waiting.Add(1) > maxLogged {
+		l.waiting.Add(-1)
+		return
+	}
+	written := make(chan struct{})
+	go func() {
+		_, _ = l.Write([]byte(line))
+		if l.waiting.Add(-1) == 0 {
+			l.stuck.Store(false)
+		}
+		close(written)
+	}()
+	if l.stuck.Load() {
+		return
+	}
+	select {
+	case <-written:
+	case <-time.After(logTime):
+		l.stuck.Store(true)
+	}
 }

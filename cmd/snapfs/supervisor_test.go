@@ -124,3 +124,32 @@ func TestStoreAwayForAWhile(t *testing.T) {
 	require.Equal(t, "hello", start(t, path, 5))
 	require.Contains(t, done(t, "log", point), "is gone")
 }
+
+// A daemon in the foreground whose stderr nobody reads: workers follow each other, and it ends when it is asked to.
+func TestNobodyReadsTheLog(t *testing.T) {
+	dir := t.TempDir()
+	program, store, point := filepath.Join(dir, "snapfs"), filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
+	install(t, program, asItIs)
+	require.NoError(t, os.Mkdir(point, 0o755))
+	var ends [2]int
+	require.NoError(t, unix.Pipe2(ends[:], unix.O_CLOEXEC))
+	defer unix.Close(ends[0])
+	full := os.NewFile(uintptr(ends[1]), "pipe")
+	defer full.Close()
+	cmd := exec.Command(program, "mount", "-f", store, point)
+	cmd.Stderr = full
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { return isMounted(t, point) }, patience, time.Millisecond)
+	path := filepath.Join(newVM(t, point, "web", "hello"), "root.img")
+	require.NoError(t, unix.SetNonblock(ends[1], true))
+	for err := error(nil); err == nil; {
+		_, err = unix.Write(ends[1], make([]byte, 1))
+	}
+	require.NoError(t, unix.SetNonblock(ends[1], false))
+	for range 2 {
+		require.NoError(t, unix.Kill(daemonOf(t, point), unix.SIGKILL))
+		require.Equal(t, "hello", start(t, path, 5))
+	}
+	done(t, "umount", point)
+	require.NoError(t, cmd.Wait())
+}
