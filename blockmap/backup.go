@@ -99,7 +99,7 @@ func (x *Index) verifyTables(rest func(time.Time) error) error {
 	for _, t := range x.db.Tables() {
 		began, missing := time.Now(), false
 		name := table.NewFilename(t.ID, x.db.Opts().Dir)
-		err := withFile(name, func(data []byte) error {
+		err := x.host.withFile(name, func(data []byte) error {
 			_, err := verifyTable(data)
 			return err
 		})

@@ -29,6 +29,7 @@ var markKey = []byte{recordPrefix}
 
 // counter is the file with the two slots; nil: none is kept.
 type counter struct {
+	host host
 	file *os.File
 	mark [markSize]byte // identity and number
 }
@@ -36,18 +37,18 @@ type counter struct {
 func (c *counter) number() uint64 { return binary.LittleEndian.Uint64(c.mark[16:]) }
 
 // openCounter opens the file and reads it; found is false if there is none, or no slot of it is whole.
-func openCounter(path string) (c *counter, found bool, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func (h host) openCounter(path string) (c *counter, found bool, err error) {
+	f, err := h.open(path, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &counter{}, false, nil
+		return &counter{host: h}, false, nil
 	}
 	if err != nil {
 		return nil, false, err
 	}
-	c = &counter{file: f}
+	c = &counter{host: h, file: f}
 	for at := int64(0); at <= slotAt; at += slotAt {
 		var slot [slotSize]byte
-		if _, err := f.ReadAt(slot[:], at); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := h.readAt(f, slot[:], at); err != nil && !errors.Is(err, io.EOF) {
 			return nil, false, errors.Join(err, f.Close())
 		}
 		if crc32.Checksum(slot[:markSize], castagnoli) != binary.LittleEndian.Uint32(slot[markSize:]) {
@@ -69,31 +70,27 @@ func (c *counter) create(path string, number uint64) error {
 
 func (c *counter) make(path string, number uint64) (err error) {
 	if c.file == nil {
-		c.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		c.file, err = c.host.open(path, os.O_RDWR|os.O_CREATE)
 		if err != nil {
 			return err
 		}
 	}
-	if _, err := c.file.WriteAt(make([]byte, slotAt+slotSize), 0); err != nil {
+	if err := c.host.writeAt(c.file, make([]byte, slotAt+slotSize), 0); err != nil {
 		return err
 	}
 	if err := c.write(number); err != nil {
 		return err
 	}
-	if err := c.file.Sync(); err != nil {
+	if err := c.host.sync(c.file); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return c.host.syncDir(filepath.Dir(path))
 }
 
 // ReadCounter reads the file with the number of the last commit; found is false if it is missing or no part of it is
 // whole.
 func ReadCounter(path string) (identity [16]byte, number uint64, found bool, err error) {
-	c, found, err := openCounter(path)
+	c, found, err := host(nil).openCounter(path)
 	if err != nil || !found {
 		return identity, 0, false, errors.Join(err, c.close())
 	}
@@ -131,15 +128,14 @@ func (c *counter) write(number uint64) error {
 	var slot [slotSize]byte
 	copy(slot[:], c.mark[:])
 	binary.LittleEndian.PutUint32(slot[markSize:], crc32.Checksum(slot[:markSize], castagnoli))
-	_, err := c.file.WriteAt(slot[:], int64(number%2)*slotAt)
-	return err
+	return c.host.writeAt(c.file, slot[:], int64(number%2)*slotAt)
 }
 
 func (c *counter) close() error {
 	if c == nil || c.file == nil {
 		return nil
 	}
-	return errors.Join(c.file.Sync(), c.file.Close())
+	return errors.Join(c.host.sync(c.file), c.file.Close())
 }
 
 // verifyCounter compares the counter with the index, and makes one for an index that has none yet.

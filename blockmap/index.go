@@ -46,11 +46,16 @@ type Options struct {
 	// Commit, if there is one, is called for each commit with what carries it out, and what it returns is what came of it:
 	// so tests make commits fail.
 	Commit func(commit func() error) error
+
+	// Fault, if there is one, is asked before each thing that is asked of the host's file system: by tests, which make it
+	// fail. See host.
+	Fault func(kind, path string) error
 }
 
 // Index is the database of a store. All its methods may be called at the same time.
 type Index struct {
 	db     *badger.DB
+	host   host
 	maxTx  int
 	notify func(error)
 	commit func(txn *badger.Txn, version uint64) error // Badger's; tests make it fail
@@ -76,7 +81,7 @@ type Index struct {
 // Open opens the index in dir, and makes it if there is none. The caller holds the store's lock: whatever a crash left
 // half made in dir is removed.
 func Open(dir string, o Options) (*Index, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := host(o.Fault).mkdir(dir); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
 	x, err := openDir(dir, o)
@@ -87,10 +92,11 @@ func Open(dir string, o Options) (*Index, error) {
 }
 
 func openDir(dir string, o Options) (_ *Index, err error) {
+	h := host(o.Fault)
 	var c *counter
 	found := false
 	if o.Counter != "" {
-		if c, found, err = openCounter(o.Counter); err != nil {
+		if c, found, err = h.openCounter(o.Counter); err != nil {
 			return nil, err
 		}
 	}
@@ -100,7 +106,7 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 		}
 	}()
 	if !o.Trusted {
-		last, err := inspect(dir)
+		last, err := h.inspect(dir)
 		if err == nil && found {
 			err = c.verify(last)
 		}
@@ -108,10 +114,10 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 			return nil, err
 		}
 	}
-	if err := removeLeftovers(dir); err != nil {
+	if err := h.removeLeftovers(dir); err != nil {
 		return nil, err
 	}
-	r := newRoom(dir, o.Room)
+	r := newRoom(dir, o)
 	if err := r.beforeOpen(); err != nil {
 		return nil, err
 	}
@@ -122,7 +128,7 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 	if c != nil {
 		x.counter = c
 		if err := x.verifyCounter(o.Counter, found); err != nil {
-			return nil, errors.Join(err, x.db.Close())
+			return nil, errors.Join(err, r.close(), x.log.close(), x.db.Close())
 		}
 	}
 	go x.writer()
@@ -137,6 +143,7 @@ func open(b badger.Options, o Options, r *room) (*Index, error) {
 	}
 	x := &Index{
 		db:         db,
+		host:       r.host,
 		room:       r,
 		maxTx:      maxTransaction(db),
 		notify:     o.Failed,
@@ -145,7 +152,7 @@ func open(b badger.Options, o Options, r *room) (*Index, error) {
 	}
 	x.wake.L = &x.mu
 	x.commit = x.committer(o.Commit)
-	if x.log, err = openCommitLog(b.Dir); err != nil {
+	if x.log, err = r.host.openCommitLog(b.Dir); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	x.publish(db.MaxVersion())
@@ -172,7 +179,7 @@ func (x *Index) committer(around func(func() error) error) func(*badger.Txn, uin
 // removeLeftovers removes what Badger makes anew and may stumble over. Empty logs of memtables: a crash between making such a
 // file and giving it its size leaves one, and nothing was ever in it. And what has nothing in it here: the value logs, their
 // statistics, and the list of encryption keys.
-func removeLeftovers(dir string) error {
+func (h host) removeLeftovers(dir string) error {
 	for _, pattern := range []string{memPattern, "*.vlog", "DISCARD", badger.KeyRegistryFileName} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
@@ -182,7 +189,7 @@ func removeLeftovers(dir string) error {
 			if info, err := os.Stat(name); pattern == memPattern && (err != nil || info.Size() > 0) {
 				continue
 			}
-			if err := os.Remove(name); err != nil {
+			if err := h.remove(name); err != nil {
 				return err
 			}
 		}
@@ -230,13 +237,11 @@ func (x *Index) Close() error {
 // closeDB closes Badger, which writes the memtable into a table. Without room for that it is left as it is, as a kill would:
 // all that was committed is in its log.
 func (x *Index) closeDB() error {
-	if err := x.room.close(); err != nil {
-		return err
-	}
+	err := x.room.close() // an empty log more is no reason not to
 	if n := x.room.filled + headersSize; !x.room.ask(n, true) {
 		return fmt.Errorf("%w: closing it takes %d MiB; nothing is lost", ErrFull, n>>20)
 	}
-	return errors.Join(x.log.close(), x.db.Close(), x.counter.close())
+	return errors.Join(err, x.log.close(), x.db.Close(), x.counter.close())
 }
 
 // Settled says whether the index has written all that it asked room for.

@@ -35,13 +35,13 @@ var (
 )
 
 // inspect returns the number of the last commit in the index; 0 in a new one.
-func inspect(dir string) (last uint64, err error) {
-	tables, err := tablesOf(dir)
+func (h host) inspect(dir string) (last uint64, err error) {
+	tables, err := h.tablesOf(dir)
 	if err != nil {
 		return 0, err
 	}
 	for id := range tables {
-		err := withFile(table.NewFilename(id, dir), func(data []byte) error {
+		err := h.withFile(table.NewFilename(id, dir), func(data []byte) error {
 			newest, err := verifyTable(data)
 			last = max(last, newest)
 			return err
@@ -56,7 +56,7 @@ func inspect(dir string) (last uint64, err error) {
 	}
 	slices.Sort(logs)
 	for _, name := range logs {
-		err := withFile(name, func(data []byte) error {
+		err := h.withFile(name, func(data []byte) error {
 			first, end := scanLog(data)
 			if first > last+1 {
 				return fmt.Errorf("it begins with commit %d, and before it there is nothing after commit %d", first, last)
@@ -72,9 +72,9 @@ func inspect(dir string) (last uint64, err error) {
 }
 
 // tablesOf reads the list of tables.
-func tablesOf(dir string) (map[uint64]badger.TableManifest, error) {
+func (h host) tablesOf(dir string) (map[uint64]badger.TableManifest, error) {
 	name := filepath.Join(dir, badger.ManifestFilename)
-	f, err := os.Open(name)
+	f, err := h.open(name, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, pattern := range []string{"*.sst", memPattern} {
 			if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
@@ -98,8 +98,8 @@ func tablesOf(dir string) (map[uint64]badger.TableManifest, error) {
 }
 
 // withFile calls fn with the content of a file; what is wrong with it is an ErrDamaged that names the file.
-func withFile(name string, fn func(data []byte) error) error {
-	f, err := os.Open(name)
+func (h host) withFile(name string, fn func(data []byte) error) error {
+	f, err := h.open(name, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
 	}

@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
-	"golang.org/x/sys/unix"
 )
 
 // ErrFull says that the file system has no room for what the index needs next. Nothing was written, and the same Update may
@@ -40,6 +39,7 @@ const (
 // room is what the index has of the file system, and may take. It is the writer's alone once the index is open.
 type room struct {
 	dir    string
+	host   host
 	ask    func(bytes int64, now bool) bool
 	db     *badger.DB
 	taking atomic.Bool // what was asked for is about to be taken
@@ -47,11 +47,11 @@ type room struct {
 	next   *os.File    // the log of the next memtable: no bytes yet, which makes Badger take it for a new one, but all its room
 }
 
-func newRoom(dir string, ask func(int64, bool) bool) *room {
-	if ask == nil {
-		ask = func(int64, bool) bool { return true }
+func newRoom(dir string, o Options) *room {
+	if o.Room == nil {
+		o.Room = func(int64, bool) bool { return true }
 	}
-	return &room{dir: dir, ask: ask}
+	return &room{dir: dir, host: o.Fault, ask: o.Room}
 }
 
 // beforeOpen asks for what opening takes: Badger writes each memtable that a crash left into a table.
@@ -72,7 +72,7 @@ func (r *room) opened(db *badger.DB) {
 	for pattern, size := range map[string]int64{memPattern: logSize, "*.vlog": 1 << 16, "DISCARD": 1 << 20} {
 		names, _ := filepath.Glob(filepath.Join(r.dir, pattern))
 		for _, name := range names {
-			_ = allocateFile(name, size) // where there is no room, it was asked for; some file systems can't
+			_ = r.allocateFile(name, size) // where there is no room, it was asked for; some file systems can't
 		}
 	}
 	r.makeNext()
@@ -89,11 +89,11 @@ func (r *room) makeNext() {
 		}
 	}
 	name := logName(r.dir, last+1)
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := r.host.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return
 	}
-	if unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, logSize) != nil {
+	if r.host.allocate(f, logSize) != nil {
 		_ = f.Close()
 		_ = os.Remove(name)
 		return
@@ -178,15 +178,15 @@ func (r *room) close() error {
 	}
 	err := r.next.Close()
 	if info, statErr := os.Stat(r.next.Name()); statErr == nil && info.Size() == 0 {
-		err = errors.Join(err, os.Remove(r.next.Name()))
+		err = errors.Join(err, r.host.remove(r.next.Name()))
 	}
 	r.next = nil
 	return err
 }
 
 // allocateFile allocates the first size bytes of a file, as far as it reaches.
-func allocateFile(name string, size int64) error {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+func (r *room) allocateFile(name string, size int64) error {
+	f, err := r.host.open(name, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // Badger is done with it
 	}
@@ -198,5 +198,5 @@ func allocateFile(name string, size int64) error {
 	if err != nil {
 		return err
 	}
-	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, min(size, info.Size()))
+	return r.host.allocate(f, min(size, info.Size()))
 }

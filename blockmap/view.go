@@ -4,11 +4,18 @@ package blockmap
 // versions are ours and not Badger's own: with those a View would wait for the commit under way and its sync, and would show
 // what a failed commit had written.
 
-import "github.com/dgraph-io/badger/v4"
+import (
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+)
 
 // View calls fn with a read-only transaction: one consistent view of everything whose Update has returned, and of nothing
 // that is not on disk. Views run in parallel and wait for no Update. The Tx must not be used after fn has returned.
 func (x *Index) View(fn func(*Tx) error) error {
+	if err := x.host.ask("view", x.room.dir); err != nil {
+		return fmt.Errorf("read the index: %w", err)
+	}
 	version, err := x.beginView()
 	if err != nil {
 		return err

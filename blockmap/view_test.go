@@ -48,7 +48,7 @@ func enqueueFirst(x *Index, fn func(*Tx) error) <-chan error {
 func TestViewSurvivesCompaction(t *testing.T) {
 	const valueSize, rounds = 10_000, 600
 	small := badgerOptions(t.TempDir()).WithMemTableSize(1 << 20).WithValueThreshold(100_000)
-	x, err := open(small, Options{}, newRoom(small.Dir, nil))
+	x, err := open(small, Options{}, newRoom(small.Dir, Options{}))
 	require.NoError(t, err)
 	go x.writer()
 	defer x.Close()
