@@ -173,7 +173,7 @@ func (s *Store) backUp(now time.Time) error {
 	s.opts.Event("", "index-backup", "file", backupName+"/"+name, "bytes", info.Bytes)
 	backups, err := listBackups(s.dir)
 	for _, b := range surplus(backups) {
-		err = errors.Join(err, os.Remove(b.path))
+		err = errors.Join(err, removeFile(b.path))
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func (b *ballast) releaseLocked() (int64, error) {
 		return 0, err
 	}
 	// What was freed can be taken once the file system's journal has it.
-	return b.held.Swap(0), b.file.Sync()
+	return b.held.Swap(0), syncFile(b.file)
 }
 
 // growLocked holds more of it, as far as free bytes go, and says how much.
@@ -75,7 +75,7 @@ func (b *ballast) growLocked(free int64) (int64, error) {
 		return 0, errors.Join(err, b.file.Truncate(held)) // part of it may have been allocated
 	}
 	b.held.Store(size)
-	return size - held, b.file.Sync()
+	return size - held, syncFile(b.file)
 }
 
 func (b *ballast) close() error { return b.file.Close() }

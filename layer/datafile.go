@@ -74,7 +74,7 @@ func (d *dataFiles) openSlow(lay *layer, create bool) (int, error) {
 	if fresh {
 		flags |= unix.O_CREAT | unix.O_TRUNC
 	}
-	fd, err := openAt(d.dirFD, fileName(lay.id), flags)
+	fd, err := openAt(d.dirFD, filepath.Join(d.dir, fileName(lay.id)), flags)
 	if err != nil {
 		return -1, hostError("open data file", lay, err)
 	}
@@ -159,7 +159,7 @@ func (d *dataFiles) unlinkID(id LayerID) error {
 	if err := d.sums.remove(id); err != nil {
 		return Errorf(syscall.EIO, "remove checksums: %w", err)
 	}
-	err := faulty("unlink")
+	err := faultyAt("unlink", filepath.Join(d.dir, fileName(id)))
 	if err == nil {
 		err = unix.Unlinkat(d.dirFD, fileName(id), 0)
 	}
@@ -171,7 +171,7 @@ func (d *dataFiles) unlinkID(id LayerID) error {
 
 // syncDir makes the names of new data files durable.
 func (d *dataFiles) syncDir() error {
-	err := faulty("sync")
+	err := faultyAt("sync", d.dir)
 	if err == nil {
 		err = unix.Fsync(d.dirFD)
 	}

@@ -4,6 +4,7 @@ package layer
 
 import (
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,10 @@ var fault func(kind string) error
 // commitFault stands around each commit of the index: likewise.
 var commitFault func(commit func() error) error
 
+// noted, if there is one, is told of each name that is about to be made, renamed or removed, and of each file or directory
+// that is about to be synced: create, mkdir, rename (to the path), unlink, sync. Likewise.
+var noted func(kind, path string)
+
 func faulty(kind string) error {
 	if fault == nil {
 		return nil
@@ -23,15 +28,25 @@ func faulty(kind string) error {
 	return fault(kind)
 }
 
-func openAt(dir int, name string, flags int) (int, error) {
+// faultyAt is faulty for what is noted, too. It is what the index asks before it asks the host for anything.
+func faultyAt(kind, path string) error {
+	err := faulty(kind)
+	if err == nil && noted != nil {
+		noted(kind, path)
+	}
+	return err
+}
+
+// openAt opens a file in dir, which is open itself.
+func openAt(dir int, path string, flags int) (int, error) {
 	kind := "open"
 	if flags&unix.O_CREAT != 0 {
 		kind = "create"
 	}
-	if err := faulty(kind); err != nil {
+	if err := faultyAt(kind, path); err != nil {
 		return -1, err
 	}
-	return unix.Openat(dir, name, flags, 0o600)
+	return unix.Openat(dir, filepath.Base(path), flags, 0o600)
 }
 
 func pread(fd int, p []byte, off int64) (int, error) {
@@ -61,7 +76,7 @@ func openFile(path string, flags int) (*os.File, error) {
 	if flags&os.O_CREATE != 0 {
 		kind = "create"
 	}
-	if err := faulty(kind); err != nil {
+	if err := faultyAt(kind, path); err != nil {
 		return nil, err
 	}
 	return os.OpenFile(path, flags, 0o600)
@@ -69,14 +84,21 @@ func openFile(path string, flags int) (*os.File, error) {
 
 // syncFile makes a file durable.
 func syncFile(f *os.File) error {
-	if err := faulty("sync"); err != nil {
+	if err := faultyAt("sync", f.Name()); err != nil {
 		return err
 	}
 	return f.Sync()
 }
 
+func removeFile(path string) error {
+	if err := faultyAt("unlink", path); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
 func mkdir(path string, make func(string, os.FileMode) error) error {
-	if err := faulty("mkdir"); err != nil {
+	if err := faultyAt("mkdir", path); err != nil {
 		return err
 	}
 	return make(path, 0o700)
@@ -90,7 +112,7 @@ func readDir(path string) ([]os.DirEntry, error) {
 }
 
 func rename(from, to string) error {
-	if err := faulty("rename"); err != nil {
+	if err := faultyAt("rename", to); err != nil {
 		return err
 	}
 	return os.Rename(from, to)

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -161,6 +162,23 @@ func deleteStep(names ...string) faultStep {
 	return onVM("delete", "web", func(v *VM) error { _, err := v.DeleteSnapshots(names); return err })
 }
 
+// checksums makes them of all sealed layers.
+func checksums(w *faultWorld) error {
+	for _, l := range w.store.layersToSum() {
+		if err := w.store.sumLayer(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sumsByHand has stores make no checksums of their own accord.
+func sumsByHand(t *testing.T) {
+	every := sumsEvery
+	sumsEvery = time.Hour
+	t.Cleanup(func() { sumsEvery = every })
+}
+
 func remount(w *faultWorld) error {
 	err := w.store.Close()
 	again, openErr := Open(w.dir, w.store.opts)
@@ -191,6 +209,8 @@ func faultSteps() []faultStep {
 
 		resizeStep("grow again", 20),
 		memoryStep("m"),
+		{name: "checksums", do: checksums},
+		{name: "backup", do: func(w *faultWorld) error { return w.store.backUp(time.Now()) }},
 		onVM("rename file", "web", func(v *VM) error { return v.Rename("data", "disk", 0) }),
 		{name: "remount", do: remount},
 		onFile("read", "root", func(f *File) error { _, err := f.Read(make([]byte, 20*blockSize), 0, true); return err }),
@@ -263,7 +283,7 @@ func faultRun(t *testing.T, f *failure, states [][]string) bool {
 			_ = w.store.Close()
 		}
 	}()
-	options := Options{Reserve: Reserve{Bytes: 1 << 20}}
+	options := Options{Reserve: Reserve{Bytes: 1 << 20}, Verify: true}
 	f.arm(true)
 	var err error
 	w.store, err = Open(w.dir, options)
@@ -372,6 +392,7 @@ func broken(s *Store) bool {
 }
 
 func TestEveryFailure(t *testing.T) {
+	sumsByHand(t)
 	// What is seen after each step, where nothing fails.
 	var states [][]string
 	w := &faultWorld{dir: filepath.Join(t.TempDir(), "store")}
@@ -388,6 +409,7 @@ func TestEveryFailure(t *testing.T) {
 	}
 	for _, kind := range []string{
 		"read", "write", "sync", "punch", "allocate", "open", "create", "unlink", "mkdir", "rename", "readdir", "statfs",
+		"stat", "view",
 		"commit",
 	} {
 		t.Run(kind, func(t *testing.T) {

@@ -50,7 +50,7 @@ func lockStore(dir string) (*os.File, error) {
 // makeStore makes the directory if it is missing, and says whether it is empty, but for what a start leaves that got
 // no further than the lock. One with entries and no FORMAT is something else's, and refused.
 func makeStore(dir string) (empty bool, err error) {
-	if err := mkdir(dir, os.MkdirAll); err != nil {
+	if err := makeDirectories(dir); err != nil {
 		return false, Errorf(syscall.EIO, "make store %s: %w", dir, err)
 	}
 	entries, err := readDir(dir)
@@ -74,6 +74,24 @@ func makeStore(dir string) (empty bool, err error) {
 		return false, Errorf(syscall.EINVAL, "%s is not a snapfs store: it has entries but no %s; name an empty directory, or one that does not exist", dir, formatName)
 	}
 	return true, nil
+}
+
+// makeDirectories makes a directory and those above it, as far as they are missing, durably.
+func makeDirectories(dir string) error {
+	err := mkdir(dir, os.Mkdir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirectories(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = mkdir(dir, os.Mkdir)
+	}
+	switch {
+	case err == nil:
+		return syncDirectory(filepath.Dir(dir))
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	}
+	return err
 }
 
 // isStoreWithout says whether a directory has what only a store has, whatever its FORMAT says.
@@ -132,7 +150,7 @@ func writeSynced(path string, data []byte) error {
 }
 
 func syncDirectory(dir string) error {
-	f, err := os.Open(dir)
+	f, err := openFile(dir, os.O_RDONLY)
 	if err != nil {
 		return Errorf(syscall.EIO, "sync %s: %w", dir, err)
 	}

@@ -181,10 +181,7 @@ func (m *images) erase(id imageID) error {
 }
 
 func removeIfThere(path string) error {
-	err := faulty("unlink")
-	if err == nil {
-		err = os.Remove(path)
-	}
+	err := removeFile(path)
 	if err == nil || errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -224,7 +224,7 @@ func (r *restore) exchange() error {
 		return err
 	}
 	to := filepath.Join(r.dir, indexName)
-	if err = faulty("rename"); err == nil {
+	if err = faultyAt("rename", to); err == nil {
 		err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
 	}
 	switch {

@@ -137,7 +137,7 @@ func (s *Store) openParts() (err error) {
 	if s.data.sums, err = openSums(s.dir); err != nil {
 		return err
 	}
-	s.index, err = blockmap.Open(filepath.Join(s.dir, indexName), blockmap.Options{
+	o := blockmap.Options{
 		Failed: func(err error) {
 			s.opts.Event("", "index-failed", "error", err.Error())
 			s.opts.Failed(err)
@@ -146,7 +146,11 @@ func (s *Store) openParts() (err error) {
 		Counter: filepath.Join(s.dir, commitsName),
 		Trusted: s.resumes,
 		Commit:  commitFault,
-	})
+	}
+	if fault != nil || noted != nil {
+		o.Fault = faultyAt
+	}
+	s.index, err = blockmap.Open(filepath.Join(s.dir, indexName), o)
 	if errors.Is(err, blockmap.ErrDamaged) {
 		return Errorf(syscall.EIO, "open the index of store %s: %w%s", s.dir, err, remedy(s.dir, err))
 	}
