@@ -49,11 +49,12 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	defer events.Drain(drainEvents)
 	var serving atomic.Bool
 	store, err := layer.Open(spec.store, layer.Options{
-		Reserve:   layer.Reserve(spec.reserve),
-		MapMemory: int64(spec.mapMemory),
-		Verify:    spec.verify,
-		Event:     events.Add,
-		Session:   w.session,
+		Reserve:      layer.Reserve(spec.reserve),
+		MapMemory:    int64(spec.mapMemory),
+		MaxOpenFiles: dataFiles(log),
+		Verify:       spec.verify,
+		Event:        events.Add,
+		Session:      w.session,
 		Failed: func(err error) {
 			if serving.Load() {
 				events.Drain(drainEvents)
@@ -154,6 +155,17 @@ func raiseLimits() {
 	const files = 1 << 16
 	raise(unix.RLIMIT_NOFILE, files)
 	raise(unix.RLIMIT_MEMLOCK, unix.RLIM_INFINITY)
+}
+
+// dataFiles is how many data files may be open at once: what the limit on descriptors leaves beside everything else.
+func dataFiles(log *daemonLog) int {
+	const most, others = 4096, 512
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur >= most+others {
+		return most
+	}
+	log.printf("only %d open files are allowed (ulimit -Hn): writes to many disks at once may fail; allow %d or more", limit.Cur, most+others)
+	return int(max(limit.Cur-min(limit.Cur/2, others), 1))
 }
 
 // raise lifts a limit to want, or as high as it goes.
