@@ -158,5 +158,5 @@ func measureFleet(t *testing.T, m *mount, size int) {
 // servedBy is what worker and supervisor take together, but for what they share.
 func servedBy(m *mount) footprint {
 	worker, supervisor := take(m.Worker()), take(m.Cmd.Process.Pid)
-	return footprint{worker.anon + supervisor.anon, max(worker.shared, supervisor.shared), worker.files + supervisor.files}
+	return footprint{worker.anon + supervisor.anon, max(worker.shared, supervisor.shared), worker.files + supervisor.files, worker.mapped + supervisor.mapped}
 }

@@ -17,6 +17,7 @@ import (
 type footprint struct {
 	anon, shared int64 // bytes: its own, and of memory shared with others
 	files        int64 // open
+	mapped       int64 // bytes of files, its program among them
 }
 
 func (f footprint) String() string {
@@ -37,6 +38,8 @@ func take(pid int) (f footprint) {
 			f.anon = kib << 10
 		case "RssShmem":
 			f.shared = kib << 10
+		case "RssFile":
+			f.mapped = kib << 10
 		}
 	}
 	fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
@@ -80,7 +83,7 @@ func (r *record) median(from, to time.Duration) footprint {
 			anon, shared, files = append(anon, f.anon), append(shared, f.shared), append(files, f.files)
 		}
 	}
-	return footprint{middle(anon), middle(shared), middle(files)}
+	return footprint{anon: middle(anon), shared: middle(shared), files: middle(files)}
 }
 
 // middle is the median, 0 of nothing.

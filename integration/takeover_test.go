@@ -47,6 +47,11 @@ func TestWorkersKilledUnderFio(t *testing.T) {
 				"--time_based", "--runtime=5")
 			close(stop)
 			require.Positive(t, killed())
+			supervisor := take(m.Cmd.Process.Pid)
+			resident := supervisor.anon + supervisor.mapped
+			t.Logf("the supervisor has %d KiB resident, and %d KiB of the session", resident>>10, supervisor.shared>>10)
+			require.Positive(t, resident)
+			require.Less(t, resident, int64(20<<20))
 		})
 	}
 }
