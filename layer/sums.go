@@ -162,6 +162,9 @@ func (s *Store) sumLayer(l *layer) error {
 			return editIfThere(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) { r.Summed, there = true, true })
 		})
 	}
+	if errors.Is(err, blockmap.ErrFailed) {
+		return err // nobody knows whether the layer has them
+	}
 	if err != nil || !there {
 		return errors.Join(err, s.data.sums.remove(l.id))
 	}
