@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -133,7 +134,8 @@ func TestNobodyReadsTheLog(t *testing.T) {
 	require.NoError(t, os.Mkdir(point, 0o755))
 	var ends [2]int
 	require.NoError(t, unix.Pipe2(ends[:], unix.O_CLOEXEC))
-	defer unix.Close(ends[0])
+	closeReader := sync.OnceFunc(func() { unix.Close(ends[0]) })
+	defer closeReader()
 	full := os.NewFile(uintptr(ends[1]), "pipe")
 	defer full.Close()
 	cmd := exec.Command(program, "mount", "-f", store, point)
@@ -146,6 +148,11 @@ func TestNobodyReadsTheLog(t *testing.T) {
 		_, err = unix.Write(ends[1], make([]byte, 1))
 	}
 	require.NoError(t, unix.SetNonblock(ends[1], false))
+	late := time.AfterFunc(patience, func() {
+		t.Error("somebody waits for the log")
+		closeReader()
+	})
+	defer late.Stop()
 	for range 2 {
 		require.NoError(t, unix.Kill(daemonOf(t, point), unix.SIGKILL))
 		require.Equal(t, "hello", start(t, path, 5))
