@@ -36,6 +36,9 @@ check:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt these:"; echo "$$files"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+	@sed -n '/^## Evidence/,$$p' docs/crash-safety.md | grep -oE '`[a-z/]+\.(Test|Fuzz)[A-Za-z0-9]+`' | tr -d '`' | while IFS=. read -r dir name; do \
+	    grep -qs "^func $$name(" $$dir/*_test.go || { echo "docs/crash-safety.md names $$name, which $$dir does not have"; exit 1; }; \
+	done
 
 unit: deps
 	$(GO) test $$($(GO) list ./... | grep -v /integration)
