@@ -40,6 +40,9 @@ type storeRecord struct {
 
 	Restored  int64 `json:"restored,omitempty"`  // when the index was last made of a backup, ns since 1970
 	Restoring bool  `json:"restoring,omitempty"` // that is not done yet
+
+	Journal    string `json:"journal,omitempty"`    // the journal's identity, hex; empty: there is none
+	JournalGap uint64 `json:"journalGap,omitempty"` // that its records before this one are not all there is known
 }
 
 type attrRecord struct {
@@ -76,13 +79,14 @@ type lineageRecord struct {
 type layerRecord struct {
 	Lineage lineageID `json:"lineage"`
 	File    FileID    `json:"file"`
-	Created int64     `json:"created"`          // ns since 1970
-	Blocks  int64     `json:"blocks,omitempty"` // blocks of data it holds
-	HasFile bool      `json:"data,omitempty"`   // it has a data file
-	Summed  bool      `json:"summed,omitempty"` // its blocks have checksums
-	Cut     *uint64   `json:"cut,omitempty"`    // from this block up nothing below shows
-	Void    *uint64   `json:"void,omitempty"`   // from this block up its own do not count either; not below Cut
-	Log     *logMark  `json:"log,omitempty"`    // how much of a session's log it has
+	Created int64     `json:"created"`           // ns since 1970
+	Blocks  int64     `json:"blocks,omitempty"`  // blocks of data it holds
+	HasFile bool      `json:"data,omitempty"`    // it has a data file
+	Summed  bool      `json:"summed,omitempty"`  // its blocks have checksums
+	Cut     *uint64   `json:"cut,omitempty"`     // from this block up nothing below shows
+	Void    *uint64   `json:"void,omitempty"`    // from this block up its own do not count either; not below Cut
+	Log     *logMark  `json:"log,omitempty"`     // how much of a session's log it has
+	Journal uint64    `json:"journal,omitempty"` // it has its records of the journal before this one
 }
 
 // logMark is a position in the log of a VM in a session: records before it, of the layer that has it, are in the index.

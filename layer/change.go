@@ -127,7 +127,7 @@ func (c *change) make() error {
 	v, s := c.vm, c.vm.store
 	for _, f := range c.affected {
 		f.awaitVoid()
-		if err := f.Flush(true); err != nil && c.kept != nil {
+		if err := f.Commit(true); err != nil && c.kept != nil {
 			return err
 		}
 	}

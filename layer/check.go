@@ -132,6 +132,7 @@ func (o *offline) check() (Report, error) {
 	if k.broken != nil {
 		k.found(indexName, "its catalog does not hang together: %v%s", k.broken, remedy(o.dir, k.broken))
 	}
+	k.checkJournal()
 	err := errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkHoles(), k.checkImages())
 	if k.unsound {
 		k.found(indexName, "its catalog contradicts itself%s", remedy(o.dir, nil))

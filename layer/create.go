@@ -109,7 +109,7 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 	}
 	for _, f := range files {
 		f.awaitVoid()
-		if err := f.Flush(true); err != nil {
+		if err := f.Commit(true); err != nil {
 			return nil, err
 		}
 		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head})

@@ -34,6 +34,7 @@
 //	Store.tree     how layers, lineages and snapshots hang together; never held across an index transaction
 //	VM.mu, File.mu names, attributes, handles
 //	Session, ring  the open table, and a VM's session log
+//	journal        what of it is in use; head.written, too, is taken alone
 //
 // Reads take none of them. They publish an epoch, and whoever frees what they might be reading waits for it.
 package layer

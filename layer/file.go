@@ -321,6 +321,7 @@ func (l *layer) stopFlushing(v *VM) {
 		defer w.flushing.Unlock()
 		w.gone = true
 		v.log.release(&w.logged)
+		v.store.journal.forget(l.id)
 	}
 }
 

@@ -14,13 +14,22 @@ import (
 // Flush makes durable what was written before the call: fsync(2), or fdatasync(2) with dataOnly, which leaves out
 // times that alone changed. It waits while a snapshot of the VM is being sealed.
 func (f *File) Flush(dataOnly bool) error {
-	f.vm.sealing.RLock()
-	defer f.vm.sealing.RUnlock()
-	return f.flush(f.state.Load().head, dataOnly)
+	return f.flushHead(want{times: !dataOnly})
 }
 
-// TryFlush is Flush with dataOnly that waits for the sync of the data and for nothing else: it returns ErrWait if there
-// is anything to commit, or another flush or a snapshot under way.
+// Commit is Flush, and has the index know all of it.
+func (f *File) Commit(dataOnly bool) error {
+	return f.flushHead(want{times: !dataOnly, commit: true})
+}
+
+func (f *File) flushHead(what want) error {
+	f.vm.sealing.RLock()
+	defer f.vm.sealing.RUnlock()
+	return f.flush(f.state.Load().head, what)
+}
+
+// TryFlush is Flush with dataOnly that waits for one write or sync and for nothing else: it returns ErrWait if the index
+// has to be told, or another flush or a snapshot is under way.
 func (f *File) TryFlush() error {
 	if !f.vm.sealing.TryRLock() {
 		return ErrWait
@@ -32,7 +41,10 @@ func (f *File) TryFlush() error {
 		return ErrWait
 	}
 	defer w.flushing.Unlock()
-	if f.uncommitted(w) {
+	switch {
+	case f.flushToJournal(head, w):
+		return nil
+	case w.journaled || f.uncommitted(w):
 		return ErrWait
 	}
 	return f.flushLocked(head, w, true)
@@ -60,20 +72,24 @@ func (f *File) uncommitted(w *headState) bool {
 // Data is synced, then the index committed. A crash between leaves data that nothing names. If either fails, the
 // kernel may have dropped what it could not write and tells so only once: the layer is marked, and no flush of it
 // succeeds from then on.
-func (f *File) flush(l *layer, dataOnly bool) error {
+func (f *File) flush(l *layer, what want) error {
 	w := l.writer()
 	if w == nil {
 		return nil // a revert took the file away
 	}
-	r, leads := w.rounds.join(dataOnly)
+	r, leads := w.rounds.join(what)
 	if !leads {
 		<-r.done
 		return r.err
 	}
 	w.flushing.Lock()
 	defer w.flushing.Unlock()
-	r.err = f.flushLocked(l, w, w.rounds.begin(r))
-	close(r.done)
+	defer close(r.done)
+	what = w.rounds.begin(r)
+	if what == (want{}) && f.flushToJournal(l, w) {
+		return nil
+	}
+	r.err = f.flushLocked(l, w, !what.times)
 	return r.err
 }
 
@@ -89,9 +105,13 @@ func (f *File) flushWith(l *layer, w *headState, meta func() fileMeta, dataOnly 
 	if w.failed.Load() {
 		return Errorf(syscall.EIO, "%s: an earlier flush failed; what was written since the one before it may be lost", f)
 	}
-	log := f.vm.log
+	log, journal := f.vm.log, f.vm.store.journal
+	w.written.reset()
 	b := &batch{layer: l, saved: w.saved, logged: &logMark{f.vm.store.session.header.id, log.begin(&w.logged)}}
 	b.begin(w, meta, dataOnly)
+	if w.journaled {
+		b.journal = journal.position()
+	}
 	err := f.syncData(l, w)
 	if err == nil && !b.empty() {
 		err = f.commitFlush(b)
@@ -99,6 +119,7 @@ func (f *File) flushWith(l *layer, w *headState, meta func() fileMeta, dataOnly 
 	w.dirty.End(err == nil)
 	log.end(&w.logged, err == nil)
 	if err != nil {
+		w.written.overflow()
 		w.putBack(b)
 		// Refused before anything was committed, with all data synced: a later flush may succeed.
 		if b.begun || !errors.Is(err, blockmap.ErrFull) {
@@ -109,6 +130,10 @@ func (f *File) flushWith(l *layer, w *headState, meta func() fileMeta, dataOnly 
 	}
 	if b.meta != w.saved || b.hasFile {
 		w.saved, w.recorded = b.meta, w.recorded || b.hasFile
+	}
+	if w.journaled {
+		w.journaled = false
+		journal.settle(l.id, b.journal)
 	}
 	f.vm.store.reclaim.flushed(b)
 	return nil
@@ -127,10 +152,11 @@ type batch struct {
 	begun   bool  // a part of it is committed
 	covered map[layerRegion]struct{}
 	logged  *logMark // up to here it has all of the session log
+	journal uint64   // and before this record of the journal all of its; 0: it has none there
 }
 
 func (b *batch) empty() bool {
-	return len(b.deltas) == 0 && len(b.punch) == 0 && b.meta == b.saved && !b.hasFile
+	return len(b.deltas) == 0 && len(b.punch) == 0 && b.meta == b.saved && !b.hasFile && b.journal == 0
 }
 
 // fail marks a layer: no flush of it succeeds any more, by this worker or another.
@@ -199,7 +225,8 @@ func (f *File) syncData(l *layer, w *headState) error {
 
 // commitFlush commits a batch, in as many transactions as it takes. The first has the size and the layer's data file:
 // what a crash among them leaves is a file of the new size with some of its blocks, none of which was promised. The last
-// one has how far the session log is in the index: a worker that takes over in between commits all of it again.
+// one has how far the session log and the journal are in the index: who goes on after a crash in between commits all of it
+// again.
 func (f *File) commitFlush(b *batch) error {
 	s := f.vm.store
 	if b.hasFile {
@@ -246,6 +273,7 @@ func (f *File) putFlushed(tx *blockmap.Tx, b *batch, first, last bool) error {
 		}
 		if last {
 			r.Log = b.logged
+			r.Journal = max(r.Journal, b.journal)
 		}
 	})
 	if err != nil || !first || b.meta == b.saved {

@@ -136,6 +136,9 @@ func (s *Store) load() error {
 			return err
 		}
 	}
+	if err := s.resumeJournal(c); err != nil {
+		return err
+	}
 	if err := s.loadRequests(); err != nil {
 		return err
 	}

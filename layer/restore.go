@@ -7,7 +7,8 @@ package layer
 //	exchange it with index/, sync                      crash: the new index, which is marked as not done; the store is
 //	                                                   refused until restore-index is run again
 //	make the counter of commits, if it was lost        crash: the same
-//	put files that it does not know into quarantine    crash: the same
+//	put files that it does not know, and the journal,
+//	into quarantine                                    crash: the same
 //	commit that it is done                             crash: it is done
 
 import (
@@ -274,8 +275,21 @@ func (r *restore) finish() error {
 		if err := m.makeMissing(); err != nil {
 			return err
 		}
+		if err := r.dropJournal(); err != nil {
+			return err
+		}
 		return commitError(o.index.UpdateFreeing(func(tx *blockmap.Tx) error {
-			return edit(tx, []byte{tableMeta}, func(s *storeRecord) { s.Restoring = false })
+			return edit(tx, []byte{tableMeta}, func(s *storeRecord) {
+				s.Restoring, s.Journal, s.JournalGap = false, "", 0
+			})
 		}))
 	})
+}
+
+// dropJournal puts the journal into quarantine: what it goes on from is the old index.
+func (r *restore) dropJournal() error {
+	if _, err := os.Lstat(filepath.Join(r.dir, journalName)); err != nil {
+		return nil
+	}
+	return errors.Join(r.aside.take(journalName), r.aside.settle())
 }

@@ -212,6 +212,7 @@ func (s *Store) resumeHeads() error {
 			}
 			if w != nil && l.hasFile.Load() {
 				w.unsynced.Store(true)
+				w.written.overflow()
 			}
 		}
 	}

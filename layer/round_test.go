@@ -29,7 +29,7 @@ func TestFlushesShareARound(t *testing.T) {
 		require.Eventually(t, func() bool {
 			w.rounds.mu.Lock()
 			defer w.rounds.mu.Unlock()
-			return w.rounds.next != nil && !w.rounds.next.dataOnly
+			return w.rounds.next != nil && w.rounds.next.what.times
 		}, time.Minute, time.Millisecond)
 		select {
 		case err := <-results:

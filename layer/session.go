@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	sessionMagic   = 0x736e617066730002 // "snapfs" and the layout's version
+	sessionMagic   = 0x736e617066730003 // "snapfs" and the layout's version
 	sessionHeader  = 64 << 10
 	maxInit        = 4 << 10
 	maxOpens       = 1 << 16

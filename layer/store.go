@@ -41,6 +41,7 @@ type Store struct {
 
 	reclaim  *reclaimer
 	images   *images
+	journal  *journal
 	requests requests
 	work     background
 	stop     chan struct{}
@@ -73,7 +74,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, Errorf(syscall.EINVAL, "store %s: %w", dir, err)
 	}
-	s := &Store{dir: dir, opts: o, session: o.Session, tree: newTree(), vmsByName: make(map[string]*VM), stop: make(chan struct{})}
+	s := &Store{dir: dir, opts: o, session: o.Session, tree: newTree(), journal: newJournal(), vmsByName: make(map[string]*VM), stop: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -90,6 +91,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	s.space.blame = s.blame
 	s.work.start(s.flushNowAndThen)
 	s.work.start(s.keepBallast)
+	s.work.start(s.keepJournal)
 	s.work.start(s.keepSums)
 	s.work.start(s.keepBackups)
 	s.work.start(s.sampleGrowth)
@@ -204,6 +206,7 @@ func (s *Store) release() error {
 	if s.data != nil {
 		s.data.closeAll()
 	}
+	s.journal.close()
 	if s.index != nil {
 		errs = append(errs, s.index.Close())
 	}
@@ -220,7 +223,7 @@ func (s *Store) release() error {
 func (s *Store) flushAll() error {
 	var errs []error
 	s.files.Range(func(f *File) bool {
-		errs = append(errs, f.Flush(false))
+		errs = append(errs, f.Commit(false))
 		return true
 	})
 	return errors.Join(errs...)
@@ -238,7 +241,7 @@ func (s *Store) flushNowAndThen() {
 		}
 		s.files.Range(func(f *File) bool {
 			if f.pending() {
-				if err := f.Flush(false); err != nil {
+				if err := f.Commit(false); err != nil {
 					s.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
 				}
 			}

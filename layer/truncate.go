@@ -28,7 +28,7 @@ func (f *File) truncate(size int64) error {
 	if err != nil {
 		return err
 	}
-	return f.Flush(false)
+	return f.Commit(false)
 }
 
 // shrink cuts the file off.
@@ -37,7 +37,7 @@ func (f *File) truncate(size int64) error {
 // commit leaves the old file, one after it the new, with blocks behind the cut that do not count (Void) and are
 // cleared by the next start.
 func (f *File) shrink(size int64) error {
-	if err := f.Flush(true); err != nil { // most of it, while guests go on
+	if err := f.Commit(true); err != nil { // most of it, while guests go on
 		return err
 	}
 	f.vm.sealing.RLock()

@@ -67,7 +67,7 @@ func (v *VM) flushLogged() error {
 	var errs []error
 	v.store.files.Range(func(f *File) bool {
 		if f.vm == v && f.pending() {
-			errs = append(errs, f.Flush(false))
+			errs = append(errs, f.Commit(false))
 		}
 		return true
 	})

@@ -151,7 +151,9 @@ func (f *File) writeAt(p []byte, off int64, grow, wait bool) error {
 			return err
 		}
 		if owner == st.head.id {
-			err = s.writeRun(st.head, p[:n], off)
+			if err = s.writeRun(st.head, p[:n], off); err == nil {
+				st.head.noteWritten(off, n)
+			}
 		} else {
 			n = f.untaken(st, off, n, len(p))
 			err = f.take(st, p[:n], off, grow)
@@ -217,7 +219,9 @@ func (f *File) takeRegion(st *fileState, p []byte, off int64, grow bool) error {
 			return err
 		}
 		if owner == st.head.id {
-			err = f.vm.store.writeRun(st.head, p[:n], off)
+			if err = f.vm.store.writeRun(st.head, p[:n], off); err == nil {
+				st.head.noteWritten(off, n)
+			}
 		} else {
 			n, err = f.takeRun(st, owner, p[:n], off, grow)
 		}
@@ -273,6 +277,7 @@ func (f *File) takeRun(st *fileState, owner LayerID, p []byte, off int64, grow b
 		f.extend(off + int64(n)) // before the blocks: see beginFlush
 	}
 	f.own(st, owner, first, last+1)
+	st.head.noteWritten(off, n)
 	return n, nil
 }
 

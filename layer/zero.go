@@ -192,6 +192,7 @@ func (f *File) disown(st *fileState, owner LayerID, below *blockmap.Bitmap, regi
 	f.vm.log.append(&w.logged, st.head.id, logZero, blocksValue(region*blockmap.RegionBlocks+uint64(from), uint64(to-from)))
 	st.chain.Set(region, from, to, 0)
 	st.chain.UnlockRegion(region)
+	w.written.overflow() // the journal has no words for it
 	f.allocated.Add(by.allocated)
 	st.head.blocks.Add(by.held)
 	if owner != st.head.id {

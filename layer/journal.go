@@ -1,0 +1,276 @@
+package layer
+
+// The journal: what a guest flushes in small pieces is written a second time, with where it belongs, to a file in which
+// every block is written already. That is one write in place, where a new block of a data file costs a commit of the file
+// system's journal and one of the index. The data file and the index follow in the background, for many flushes at once; a
+// start after a crash writes into the data files what they had not got by then.
+//
+//	write the record                                     crash: it is whole, or not there; nothing was promised
+//	answer the flush                                     crash: the start writes its blocks to the layer, and goes on
+//	sync the data file                                   crash: the same
+//	commit the index, which knows up to which record
+//	it has the layer's                                   crash: the record is not needed any more
+//	use its slots again
+//
+// A record that is needed is the newest of its blocks: once a layer has one, whatever flushes the layer either writes
+// another or commits. So what a start writes is never older than what was promised.
+//
+// After a start, cold or not, nothing is written before all records there are have become needless, and the key is new.
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// errNoRoom says that a record can't be written now: the flush commits instead.
+var errNoRoom = errors.New("no room in the journal")
+
+// journal is the ring of records, and what of it is still needed.
+type journal struct {
+	open atomic.Bool   // records can be written
+	wake chan struct{} // somebody has work for keepJournal
+
+	mu      sync.Mutex // innermost; guards what follows
+	file    *journalFile
+	next    uint64 // the number of the next record
+	at      int    // its slot
+	used    int    // slots from the oldest record that is needed on
+	live    []liveRecord
+	layers  map[LayerID]*journaledLayer // that have any of live
+	writing []uint64                    // the numbers of those that are being written, rising; and of one that failed
+	under   sync.WaitGroup              // writes that are under way
+	free    [][]byte                    // memory for records
+}
+
+type liveRecord struct {
+	number uint64
+	layer  LayerID
+	slots  int // it takes, with what was left out at the ring's end before it
+}
+
+type journaledLayer struct {
+	records   int    // of live
+	committed uint64 // those before this one are not needed any more
+	flushing  bool   // in the background
+}
+
+func newJournal() *journal {
+	return &journal{wake: make(chan struct{}, 1), next: 1, at: journalHeaders, layers: make(map[LayerID]*journaledLayer)}
+}
+
+// ask has keepJournal look what there is to do.
+func (j *journal) ask() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// position is the number of the next record.
+func (j *journal) position() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.next
+}
+
+// write has blocks of a layer on disk when it returns; fill copies their data. errNoRoom: nothing was done. After any other
+// error nothing is written any more: nobody knows what is there.
+func (j *journal) write(l LayerID, blocks []uint64, fill func(data []byte) error) error {
+	p, err := j.memory()
+	if err != nil {
+		return err
+	}
+	defer j.putMemory(p)
+	rec := p[:(1+len(blocks))*blockSize]
+	if err := fill(rec[blockSize:]); err != nil {
+		return err
+	}
+	r := journalRecord{layer: l, blocks: blocks}
+	slot, err := j.begin(&r)
+	if err != nil {
+		return err
+	}
+	j.file.seal(rec, &r)
+	err = j.file.write(rec, slot)
+	j.end(r.number, err)
+	return err
+}
+
+// begin takes slots for a record, and numbers it.
+func (j *journal) begin(r *journalRecord) (slot int, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.open.Load() {
+		return 0, errNoRoom
+	}
+	n, skip, at := 1+len(r.blocks), 0, j.at
+	if at+n > j.file.slots {
+		skip, at = j.file.slots-at, journalHeaders
+	}
+	size := j.file.slots - journalHeaders
+	if j.used+skip+n > size {
+		j.ask()
+		return 0, errNoRoom
+	}
+	j.under.Add(1)
+	r.number = j.next
+	j.next++
+	j.at, j.used = at+n, j.used+skip+n
+	j.live = append(j.live, liveRecord{r.number, r.layer, skip + n})
+	j.layer(r.layer).records++
+	j.writing = append(j.writing, r.number)
+	r.tail, r.synced = j.live[0].number, j.writing[0]
+	if j.used > size/2 {
+		j.ask()
+	}
+	return at, nil
+}
+
+// end follows the writing of a record. One that failed counts as being written for ever.
+func (j *journal) end(number uint64, err error) {
+	defer j.under.Done()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.open.Store(false)
+		return
+	}
+	i := slices.Index(j.writing, number)
+	j.writing = slices.Delete(j.writing, i, i+1)
+}
+
+// note has records of an earlier process count as needed.
+func (j *journal) note(r journalRecord) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.live = append(j.live, liveRecord{number: r.number, layer: r.layer})
+	j.layer(r.layer).records++
+}
+
+func (j *journal) layer(id LayerID) *journaledLayer {
+	l := j.layers[id]
+	if l == nil {
+		l = &journaledLayer{}
+		j.layers[id] = l
+	}
+	return l
+}
+
+// settle says that a layer's records before one are not needed any more.
+func (j *journal) settle(id LayerID, before uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	l := j.layers[id]
+	if l == nil {
+		return
+	}
+	l.committed = max(l.committed, before)
+	for len(j.live) > 0 {
+		r := j.live[0]
+		l := j.layers[r.layer]
+		if l.committed <= r.number {
+			return
+		}
+		j.live = j.live[1:]
+		j.used -= r.slots
+		if l.records--; l.records == 0 {
+			delete(j.layers, r.layer)
+		}
+	}
+	if !j.open.Load() {
+		j.ask() // that was the last one
+	}
+}
+
+// forget says that nobody will ask for a layer any more.
+func (j *journal) forget(id LayerID) { j.settle(id, 1<<63) }
+
+// oldest lists the layers that keep the older half of a ring that is more than half full, or all of one that is not open,
+// and that are not being flushed yet. done comes after the flush of each.
+func (j *journal) oldest() (layers []LayerID) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	slots := j.used
+	if j.open.Load() {
+		if slots <= (j.file.slots-journalHeaders)/2 {
+			return nil
+		}
+		slots /= 2
+	}
+	for _, r := range j.live {
+		if l := j.layers[r.layer]; !l.flushing && l.committed <= r.number {
+			l.flushing = true
+			layers = append(layers, r.layer)
+		}
+		if slots -= r.slots; slots < 0 {
+			break
+		}
+	}
+	return layers
+}
+
+func (j *journal) done(id LayerID) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if l := j.layers[id]; l != nil {
+		l.flushing = false
+	}
+}
+
+// isEmpty says that no record is needed.
+func (j *journal) isEmpty() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.live) == 0
+}
+
+// start lets records be written, to a file in which none is needed.
+func (j *journal) start(f *journalFile) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.file, j.at, j.used, j.writing = f, journalHeaders, 0, nil
+	j.open.Store(true)
+}
+
+// close ends the use of the file. Whoever comes later gets errNoRoom.
+func (j *journal) close() {
+	j.mu.Lock()
+	j.open.Store(false)
+	j.mu.Unlock()
+	j.under.Wait()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file != nil {
+		j.file.close()
+	}
+	for _, p := range j.free {
+		_ = unix.Munmap(p)
+	}
+	j.file, j.free = nil, nil
+}
+
+// memory is for one record of any size.
+func (j *journal) memory() ([]byte, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if n := len(j.free); n > 0 {
+		p := j.free[n-1]
+		j.free = j.free[:n-1]
+		return p, nil
+	}
+	return alignedMemory(1 + journalBlocks)
+}
+
+func (j *journal) putMemory(p []byte) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.free) < 8 {
+		j.free = append(j.free, p)
+		return
+	}
+	_ = unix.Munmap(p)
+}

@@ -1,0 +1,322 @@
+package layer
+
+// The journal's file: STORE/journal, of one size for ever, in slots of a block. Its blocks are written when it is made, so
+// that a write to it is one in place, and it is open so that a write returns when it is on disk.
+//
+//	slots 0, 1   the header, twice
+//	the rest     a ring of records: a slot that says what it is, and after it a slot for each block that it carries
+//
+// Making it: written under another name, synced, renamed, and named in the index; before that it counts as missing. Making
+// the key anew, when no record is needed any more, one header after the other: whichever a crash or damage leaves will do.
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	journalName    = "journal"
+	journalMagic   = "snapfsj1"
+	journalHeaders = 2  // slots
+	journalBlocks  = 32 // that a record carries, at most
+	journalHead    = 8 + 16 + 8 + 16 + 8
+	journalFixed   = 16 + 5*8 + 2*4 // bytes of a record before the numbers of its blocks
+)
+
+// journalSlots is how many slots a new journal has: 16 MiB. Only tests change it, while no store is open.
+var journalSlots = 4096
+
+// journalFile is an open one. The key is in every record: what guests write, which is in the ring too, can't be taken for
+// a record, as they don't know it.
+type journalFile struct {
+	fd         int
+	slots      int
+	id         [16]byte // what the index knows the file by
+	generation uint64   // of the key
+	key        [16]byte
+	first      uint64 // no record has a lower number
+}
+
+// journalRecord is one of the ring: blocks of a layer, as they were when a guest had flushed them.
+type journalRecord struct {
+	number uint64 // counts from 1, without a gap
+	layer  LayerID
+	tail   uint64 // records before it were not needed any more
+	synced uint64 // records from tail up to, not including, this one were on disk
+	blocks []uint64
+	data   []byte
+}
+
+// errJournal is damage to the journal.
+var errJournal = errors.New("the journal is damaged")
+
+// journalGap is damage to some of its records, the others being sound.
+type journalGap struct {
+	lost   []uint64 // their numbers
+	newest uint64   // and that of the last one
+}
+
+func (g journalGap) Error() string {
+	return fmt.Sprintf("%v: of its records, %d cannot be read, the first being number %d", errJournal, len(g.lost), g.lost[0])
+}
+
+func (g journalGap) Unwrap() error { return errJournal }
+
+// makeJournal makes the file in dir, in the place of any other.
+func makeJournal(dir string, slots int, first uint64) (*journalFile, error) {
+	j := &journalFile{slots: slots, first: first, generation: 1}
+	_, _ = rand.Read(j.id[:]) // never fails
+	_, _ = rand.Read(j.key[:])
+	path := filepath.Join(dir, journalName)
+	f, err := openFile(path+".tmp", unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	chunk := make([]byte, min(1<<20, slots*blockSize))
+	for off := 0; off < slots*blockSize && err == nil; {
+		var n int
+		n, err = pwrite(int(f.Fd()), chunk[:min(len(chunk), slots*blockSize-off)], int64(off))
+		off += n
+	}
+	for i := 0; i < journalHeaders && err == nil; i++ {
+		_, err = pwrite(int(f.Fd()), j.header(), int64(i*blockSize))
+	}
+	if err = errors.Join(err, syncFile(f), f.Close()); err != nil {
+		_ = unix.Unlink(path + ".tmp") // a full file system has better use for it
+		return nil, err
+	}
+	if err := rename(path+".tmp", path); err != nil {
+		return nil, err
+	}
+	if err := syncDirectory(dir); err != nil {
+		return nil, err
+	}
+	return j, j.open(path)
+}
+
+// open opens the file past the page cache, where the file system can.
+func (j *journalFile) open(path string) (err error) {
+	flags := unix.O_RDWR | unix.O_DSYNC | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NOATIME
+	if err = faulty("open"); err != nil {
+		return err
+	}
+	j.fd, err = unix.Open(path, flags|unix.O_DIRECT, 0)
+	if errors.Is(err, unix.EINVAL) {
+		j.fd, err = unix.Open(path, flags, 0)
+	}
+	return err
+}
+
+func (j *journalFile) close() { _ = unix.Close(j.fd) }
+
+// loadJournal opens the file in dir and reads it. The records that it has under its present key come by number; release
+// frees what their data are in. Without a file: unix.ENOENT; damaged: errJournal, where it is a journalGap only if there are
+// records after number known.
+func loadJournal(dir string, known uint64) (j *journalFile, records []journalRecord, release func(), err error) {
+	j = &journalFile{}
+	if err := j.open(filepath.Join(dir, journalName)); err != nil {
+		return nil, nil, nil, err
+	}
+	records, release, err = j.load(known)
+	if err != nil {
+		j.close()
+		return nil, nil, nil, err
+	}
+	return j, records, release, nil
+}
+
+func (j *journalFile) load(known uint64) ([]journalRecord, func(), error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(j.fd, &st); err != nil {
+		return nil, nil, err
+	}
+	j.slots = int(st.Size / blockSize)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size%blockSize != 0 || j.slots <= journalHeaders+journalBlocks || j.slots > 1<<20 {
+		return nil, nil, fmt.Errorf("%w: it has %d bytes", errJournal, st.Size)
+	}
+	mem, err := alignedMemory(j.slots)
+	if err != nil {
+		return nil, nil, err
+	}
+	release := func() { _ = unix.Munmap(mem) }
+	err = j.readAll(mem)
+	if err == nil {
+		err = j.readHeaders(mem)
+	}
+	var records []journalRecord
+	if err == nil {
+		records = j.find(mem)
+		err = whole(records, known)
+	}
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return records, release, nil
+}
+
+// alignedMemory is memory of so many blocks, from a page on.
+func alignedMemory(blocks int) ([]byte, error) {
+	return unix.Mmap(-1, 0, blocks*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+}
+
+func (j *journalFile) readAll(mem []byte) error {
+	for off := 0; off < len(mem); {
+		n, err := pread(j.fd, mem[off:min(off+1<<20, len(mem))], int64(off))
+		if err == nil && n == 0 {
+			err = fmt.Errorf("%w: it ends at byte %d", errJournal, off)
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		off += max(n, 0)
+	}
+	return nil
+}
+
+// header is a slot with the header.
+func (j *journalFile) header() []byte {
+	p := append(make([]byte, 0, blockSize), journalMagic...)
+	p = append(p, j.id[:]...)
+	p = binary.LittleEndian.AppendUint64(p, j.generation)
+	p = append(p, j.key[:]...)
+	p = binary.LittleEndian.AppendUint64(p, j.first)
+	p = binary.LittleEndian.AppendUint32(p, crc32.Checksum(p, castagnoli))
+	return p[:blockSize]
+}
+
+// readHeaders takes the newer of those that are sound. Where they differ, the newer one has no records yet, and those of
+// the older one are not needed any more.
+func (j *journalFile) readHeaders(mem []byte) error {
+	for i := range journalHeaders {
+		p := mem[i*blockSize:]
+		if string(p[:8]) != journalMagic || crc32.Checksum(p[:journalHead], castagnoli) != binary.LittleEndian.Uint32(p[journalHead:]) {
+			continue
+		}
+		if generation := binary.LittleEndian.Uint64(p[24:]); generation > j.generation {
+			j.generation, j.first = generation, binary.LittleEndian.Uint64(p[48:])
+			copy(j.id[:], p[8:])
+			copy(j.key[:], p[32:])
+		}
+	}
+	if j.generation == 0 {
+		return fmt.Errorf("%w: neither of its headers can be read", errJournal)
+	}
+	return nil
+}
+
+// renew makes all records void: those to come have another key, and numbers from first on.
+func (j *journalFile) renew(first uint64) error {
+	j.generation, j.first = j.generation+1, first
+	_, _ = rand.Read(j.key[:])
+	mem, err := alignedMemory(1)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(mem)
+	copy(mem, j.header())
+	for i := range journalHeaders {
+		if err := j.write(mem, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write returns when p, of whole slots and in aligned memory, is on disk.
+func (j *journalFile) write(p []byte, slot int) error {
+	if err := faulty("sync"); err != nil {
+		return err
+	}
+	off := int64(slot) * blockSize
+	for len(p) > 0 {
+		n, err := pwrite(j.fd, p, off)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err == nil && n == 0:
+			err = syscall.EIO
+			fallthrough
+		case err != nil:
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// seal fills in the first slot of p, in which the blocks' data follow.
+func (j *journalFile) seal(p []byte, r *journalRecord) {
+	h := append(p[:0:blockSize], j.key[:]...)
+	for _, v := range []uint64{r.number, uint64(r.layer), r.tail, r.synced, uint64(len(r.blocks))} {
+		h = binary.LittleEndian.AppendUint64(h, v)
+	}
+	h = append(h, 0, 0, 0, 0, 0, 0, 0, 0) // the checksum's place
+	for _, b := range r.blocks {
+		h = binary.LittleEndian.AppendUint64(h, b)
+	}
+	clear(p[len(h):blockSize])
+	binary.LittleEndian.PutUint32(p[journalFixed-8:], crc32.Checksum(p, castagnoli))
+}
+
+// find returns the sound records, by number.
+func (j *journalFile) find(mem []byte) []journalRecord {
+	var found []journalRecord
+	for i := journalHeaders; i < j.slots; i++ {
+		p := mem[i*blockSize:]
+		if !bytes.Equal(p[:16], j.key[:]) {
+			continue
+		}
+		u := func(at int) uint64 { return binary.LittleEndian.Uint64(p[at:]) }
+		r := journalRecord{number: u(16), layer: LayerID(u(24)), tail: u(32), synced: u(40)}
+		n := u(48)
+		if n > journalBlocks || i+1+int(n) > j.slots {
+			continue
+		}
+		p = p[:(1+n)*blockSize]
+		sum := binary.LittleEndian.Uint32(p[journalFixed-8:])
+		binary.LittleEndian.PutUint32(p[journalFixed-8:], 0)
+		if crc32.Checksum(p, castagnoli) != sum {
+			continue
+		}
+		for k := range int(n) {
+			r.blocks = append(r.blocks, u(journalFixed+8*k))
+		}
+		r.data = p[blockSize:]
+		found = append(found, r)
+	}
+	slices.SortFunc(found, func(a, b journalRecord) int { return int(int64(a.number - b.number)) })
+	return found
+}
+
+// whole refuses records of which one is missing that was on disk and needed when the newest was written. What was being
+// written beside that may be missing: nobody was promised it. A gap before number known is known.
+func whole(records []journalRecord, known uint64) error {
+	if len(records) == 0 {
+		return nil
+	}
+	newest := records[len(records)-1]
+	have := make(map[uint64]bool, len(records))
+	for _, r := range records {
+		have[r.number] = true
+	}
+	gap := journalGap{newest: newest.number}
+	for n := max(newest.tail, known); n < newest.synced; n++ {
+		if !have[n] {
+			gap.lost = append(gap.lost, n)
+		}
+	}
+	if len(gap.lost) > 0 {
+		return gap
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+package layer
+
+// What the store does with its journal: flushes to it, commits what it has, and goes on with it after a start.
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
+)
+
+// flushToJournal has the journal make durable what was written to a head, if that is little, and says whether it did. If
+// not, the flush has to commit, or to sync where nothing is to be committed. The caller holds flushing.
+func (f *File) flushToJournal(l *layer, w *headState) bool {
+	j := f.vm.store.journal
+	if w.gone || w.failed.Load() || !w.journaled && !f.uncommitted(w) {
+		return false
+	}
+	if !j.open.Load() {
+		j.ask()
+		return false
+	}
+	if !w.recorded || f.size.Load() != w.saved.size || f.voiding.Load() != nil {
+		return false
+	}
+	blocks, all := w.written.take()
+	if !all {
+		return false
+	}
+	if len(blocks) == 0 {
+		return true // what was written is in the journal already
+	}
+	w.journaled = true
+	err := j.write(l.id, blocks, func(data []byte) error { return f.vm.store.readWritten(l, blocks, data) })
+	if err == nil {
+		return true
+	}
+	w.written.overflow()
+	if !errors.Is(err, errNoRoom) {
+		f.vm.store.opts.Event("", "journal-failed", "error", err.Error()) // slower from here on, no more
+	}
+	return false
+}
+
+// readWritten reads blocks of a layer's data file, which were just written to it.
+func (s *Store) readWritten(l *layer, blocks []uint64, data []byte) error {
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	fd, err := s.data.open(l, false)
+	for i := 0; i < len(blocks) && err == nil; i++ {
+		err = readBlocks(fd, l, data[i*blockSize:(i+1)*blockSize], int64(blocks[i])*blockSize)
+	}
+	return err
+}
+
+// journalPause is how long nothing is tried with a journal that could not be opened.
+const journalPause = 10 * time.Second
+
+// keepJournal commits what the journal has before it is full, and opens it when it is needed for the first time.
+func (s *Store) keepJournal() {
+	var flushes sync.WaitGroup
+	defer flushes.Wait()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.journal.wake:
+		}
+		for _, id := range s.journal.oldest() {
+			flushes.Go(func() { s.commitJournaled(id) })
+		}
+		if s.journal.open.Load() || !s.journal.isEmpty() {
+			continue // one that is not open: not before its last record has been committed, which wakes this
+		}
+		if err := s.openJournal(); err != nil {
+			if Errno(err) != syscall.ENOSPC {
+				s.opts.Event("", "journal-failed", "error", err.Error())
+			}
+			select {
+			case <-s.stop:
+			case <-time.After(journalPause):
+			}
+		}
+	}
+}
+
+// commitJournaled commits what the journal has of a layer. Most of what that takes is done while guests flush on.
+func (s *Store) commitJournaled(id LayerID) {
+	defer s.journal.done(id)
+	l := s.tree.layer(id)
+	if l == nil {
+		s.journal.forget(id)
+		return
+	}
+	s.tree.RLock()
+	f := l.owner
+	s.tree.RUnlock()
+	w := l.writer()
+	if f == nil || w == nil {
+		return // a snapshot is sealing it, and commits it
+	}
+	if err := f.syncAhead(l, w); err == nil {
+		_ = f.Commit(true) // it tells by itself
+	}
+}
+
+// syncAhead syncs a layer's data, so that the flush to come finds little to do. An error is the layer's: it is told once.
+func (f *File) syncAhead(l *layer, w *headState) error {
+	s := f.vm.store
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	fd, err := s.data.open(l, false)
+	if err == nil {
+		err = dataSync(fd)
+	}
+	if err != nil {
+		s.fail(l)
+		s.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
+	}
+	return err
+}
+
+// openJournal makes the journal if there is none, and lets flushes use it. No record in it is needed.
+//
+//	make the file                        crash: it is not the index's, and made again
+//	commit its identity                  crash: it is there, without a record
+func (s *Store) openJournal() error {
+	j := s.journal
+	if j.file != nil {
+		if err := j.file.renew(j.position()); err != nil {
+			return err
+		}
+		j.start(j.file)
+		return nil
+	}
+	if err := s.space.take(int64(journalSlots) * blockSize); err != nil {
+		return err
+	}
+	file, err := makeJournal(s.dir, journalSlots, j.position())
+	if err != nil {
+		return Errorf(hostErrno(err), "make the journal: %w", err)
+	}
+	err = s.update(func(tx *blockmap.Tx) error {
+		return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Journal = hex.EncodeToString(file.id[:]) })
+	})
+	if err != nil {
+		file.close()
+		return err
+	}
+	j.start(file)
+	return nil
+}
+
+// resumeJournal goes on from a journal. After a crash of the host its blocks are written to their layers. A worker that takes
+// over finds there what it has, or what is newer. Then its layers are flushed, in the background.
+func (s *Store) resumeJournal(c *catalog) error {
+	j := s.journal
+	for _, l := range c.layers {
+		j.next = max(j.next, l.Journal)
+	}
+	if c.store.Journal == "" {
+		return nil
+	}
+	file, records, release, err := findJournal(s.dir, c.store)
+	if err != nil {
+		return Errorf(Errno(err), "%w; `snapfs check %s --repair` goes on without", err, s.dir)
+	}
+	defer release()
+	j.file = file
+	j.next = max(j.next, file.first)
+	replayed := make(map[*File]int)
+	for _, r := range records {
+		j.next = max(j.next, r.number+1)
+		l := s.tree.layer(r.layer)
+		if l == nil || l.owner == nil || r.number < c.layers[r.layer].Journal {
+			continue
+		}
+		if !s.resumes {
+			if err := l.owner.writeAgain(r); err != nil {
+				return fmt.Errorf("write back what a guest had flushed: %w", err)
+			}
+			replayed[l.owner] += len(r.blocks)
+		}
+		w := l.writer()
+		w.journaled = true
+		w.written.overflow()
+		j.note(r)
+	}
+	for f, blocks := range replayed {
+		s.opts.Event(f.vm.Name(), "written-again", "file", f.Name(), "blocks", blocks)
+	}
+	j.ask()
+	return nil
+}
+
+// findJournal loads the journal that a store's index names.
+func findJournal(dir string, r storeRecord) (*journalFile, []journalRecord, func(), error) {
+	file, records, release, err := loadJournal(dir, r.JournalGap)
+	if err == nil && hex.EncodeToString(file.id[:]) != r.Journal {
+		file.close()
+		release()
+		err = fmt.Errorf("%w: it is that of another store", errJournal)
+	}
+	path := filepath.Join(dir, journalName)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		err = Errorf(syscall.EIO, "%w: %s is missing, and with it what guests may have flushed before a crash", errJournal, path)
+	case err != nil:
+		err = Errorf(syscall.EIO, "read %s: %w", path, err)
+	}
+	return file, records, release, err
+}
+
+// writeAgain writes a record's blocks to the head, as if it were a guest's. Nobody else is there yet. Room is not asked for:
+// this was promised.
+func (f *File) writeAgain(r journalRecord) error {
+	st := f.state.Load()
+	slot := f.vm.store.epochs.enter()
+	defer f.vm.store.epochs.leave(slot)
+	for i, b := range r.blocks {
+		off := int64(b) * blockSize
+		if off >= f.size.Load() {
+			continue
+		}
+		if err := f.vm.store.writeRun(st.head, r.data[i*blockSize:(i+1)*blockSize], off); err != nil {
+			return err
+		}
+		owner, _, err := run(st.chain.Map, off, blockSize, true)
+		if err != nil {
+			return err
+		}
+		if owner != st.head.id {
+			f.own(st, owner, b, b+1)
+		}
+	}
+	return nil
+}
