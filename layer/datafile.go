@@ -116,7 +116,7 @@ func (d *dataFiles) coldest() *layer {
 	for range 2 * len(d.clock) {
 		d.hand = (d.hand + 1) % len(d.clock)
 		lay := d.clock[d.hand]
-		if w := lay.writer(); w != nil && w.unsynced.Load() {
+		if w := lay.writer(); w != nil && w.unsynced.Load() > 0 {
 			continue
 		}
 		if !lay.data.used.Swap(false) {

@@ -28,8 +28,8 @@ func (f *File) flushHead(what want) error {
 	return f.flush(f.state.Load().head, what)
 }
 
-// TryFlush is Flush with dataOnly that waits for one write or sync and for nothing else: it returns ErrWait if the index
-// has to be told, or another flush or a snapshot is under way.
+// TryFlush is Flush with dataOnly that waits for one write or sync, of no more than a few MiB, and for nothing else: it
+// returns ErrWait if the index has to be told, or another flush or a snapshot is under way.
 func (f *File) TryFlush() error {
 	if !f.vm.sealing.TryRLock() {
 		return ErrWait
@@ -44,7 +44,7 @@ func (f *File) TryFlush() error {
 	switch {
 	case f.flushToJournal(head, w):
 		return nil
-	case w.journaled || f.uncommitted(w):
+	case w.journaled || f.uncommitted(w) || w.unsynced.Load() > writebackFrom:
 		return ErrWait
 	}
 	return f.flushLocked(head, w, true)
@@ -56,7 +56,7 @@ func (f *File) pending() bool {
 	if w == nil { // sealed this instant
 		return false
 	}
-	return w.unsynced.Load() || f.uncommitted(w)
+	return w.unsynced.Load() > 0 || f.uncommitted(w)
 }
 
 // uncommitted says whether blocks or the size have changed since the last flush.
@@ -207,7 +207,8 @@ func (w *headState) putBack(b *batch) {
 
 // syncData syncs what was written to the layer's data file.
 func (f *File) syncData(l *layer, w *headState) error {
-	if !w.unsynced.Swap(false) {
+	unsynced := w.unsynced.Swap(0)
+	if unsynced == 0 {
 		return nil
 	}
 	s := f.vm.store
@@ -217,7 +218,13 @@ func (f *File) syncData(l *layer, w *headState) error {
 	if err != nil {
 		return err
 	}
-	if err := dataSync(fd); err != nil {
+	if unsynced > writebackFrom {
+		err = writeBack(fd)
+	}
+	if err == nil {
+		err = dataSync(fd)
+	}
+	if err != nil {
 		return hostError("sync data file", l, err)
 	}
 	return nil

@@ -106,19 +106,19 @@ func (s *Store) commitJournaled(id LayerID) {
 	if f == nil || w == nil {
 		return // a snapshot is sealing it, and commits it
 	}
-	if err := f.syncAhead(l, w); err == nil {
+	if err := f.writeAhead(l); err == nil {
 		_ = f.Commit(true) // it tells by itself
 	}
 }
 
-// syncAhead syncs a layer's data, so that the flush to come finds little to do. An error is the layer's: it is told once.
-func (f *File) syncAhead(l *layer, w *headState) error {
+// writeAhead writes a layer's data, so that the flush to come finds little to do. An error is the layer's: it is told once.
+func (f *File) writeAhead(l *layer) error {
 	s := f.vm.store
 	slot := s.epochs.enter()
 	defer s.epochs.leave(slot)
 	fd, err := s.data.open(l, false)
 	if err == nil {
-		err = dataSync(fd)
+		err = writeBack(fd)
 	}
 	if err != nil {
 		s.fail(l)

@@ -42,8 +42,8 @@ type layer struct {
 // headState is what only a layer that is written needs.
 type headState struct {
 	dirty    blockmap.Dirty
-	unsynced atomic.Bool // written since the last fdatasync began
-	failed   atomic.Bool // a flush failed: what it held may be lost, so no later one may succeed
+	unsynced atomic.Int64 // bytes written since the last fdatasync began
+	failed   atomic.Bool  // a flush failed: what it held may be lost, so no later one may succeed
 
 	rounds    rounds
 	flushing  sync.Mutex // one flush at a time

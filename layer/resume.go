@@ -211,7 +211,7 @@ func (s *Store) resumeHeads() error {
 				strays = append(strays, l)
 			}
 			if w != nil && l.hasFile.Load() {
-				w.unsynced.Store(true)
+				w.unsynced.Store(writebackFrom + 1) // or any amount
 				w.written.overflow()
 			}
 		}

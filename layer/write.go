@@ -177,9 +177,7 @@ func (s *Store) writeRun(head *layer, p []byte, off int64) error {
 	}
 	err = writeBlocks(fd, head, p, off)
 	// After the write: a flush that clears it before syncs too early for this one.
-	if w := head.writer(); !w.unsynced.Load() {
-		w.unsynced.Store(true)
-	}
+	head.writer().unsynced.Add(int64(len(p)))
 	return err
 }
 

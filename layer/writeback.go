@@ -1,0 +1,78 @@
+package layer
+
+// Writing back what is dirty of a data file, before it is synced, a little at a time: a sync hands the disk all of it at
+// once, and whoever else syncs a block then waits until gigabytes of somebody else's are written.
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// writebackBytes is how much at most is handed to the disk at a time, twice: while one is waited for, the next one is
+	// in its queue.
+	writebackBytes = 2 << 20
+	// writebackFrom is how much has to be unsynced for that to be worth it, in bytes.
+	writebackFrom = 8 << 20
+)
+
+// extent is a part of a data file, in bytes.
+type extent struct{ off, len int64 }
+
+// writeBack writes what is dirty of a file. Without an error, or where the kernel can't do it, the sync that follows does
+// the rest.
+func writeBack(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	var before *extent
+	write := func(e extent) error {
+		err := syncRange(fd, e, unix.SYNC_FILE_RANGE_WRITE)
+		if before != nil {
+			const whole = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+			err = errors.Join(err, syncRange(fd, *before, whole))
+		}
+		before = &e
+		return err
+	}
+	err := eachDirty(fd, extent{0, st.Size}, write)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // cachestat is from Linux 6.5 on
+	}
+	return err
+}
+
+func syncRange(fd int, e extent, flags int) error {
+	for {
+		if err := unix.SyncFileRange(fd, e.off, e.len, flags); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// eachDirty calls fn for extents that together have all that is dirty in e, each with up to writebackBytes of that.
+func eachDirty(fd int, e extent, fn func(extent) error) error {
+	dirty, err := dirtyBytes(fd, e)
+	switch {
+	case err != nil || dirty == 0:
+		return err
+	case dirty <= writebackBytes || e.len <= writebackBytes:
+		return fn(e)
+	}
+	// In many parts: the kernel walks through all that it caches of each, so that levels cost more than parts.
+	part := (e.len/16 + writebackBytes - 1) / writebackBytes * writebackBytes
+	for off := e.off; off < e.off+e.len; off += part {
+		if err := eachDirty(fd, extent{off, min(part, e.off+e.len-off)}, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func dirtyBytes(fd int, e extent) (int64, error) {
+	var stat unix.Cachestat_t
+	err := unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(e.off), Len: uint64(e.len)}, &stat, 0)
+	return int64(stat.Dirty) * int64(unix.Getpagesize()), err
+}
