@@ -10,6 +10,8 @@ package layer
 //	sync the data file                                   crash: the same
 //	commit the index, which knows up to which record
 //	it has the layer's                                   crash: the record is not needed any more
+//	write a record that says so                          crash: it is whole, and so are all that it counts as needed; or
+//	                                                     the one before it is
 //	use its slots again
 //
 // A record that is needed is the newest of its blocks: once a layer has one, whatever flushes the layer either writes
@@ -36,10 +38,11 @@ type journal struct {
 
 	mu      sync.Mutex // innermost; guards what follows
 	file    *journalFile
-	next    uint64 // the number of the next record
-	at      int    // its slot
-	used    int    // slots from the oldest record that is needed on
-	live    []liveRecord
+	next    uint64                      // the number of the next record
+	at      int                         // its slot
+	used    int                         // slots from the oldest of dead, or of live, on
+	dead    []liveRecord                // not needed any more, but the newest one on disk may say that they are
+	live    []liveRecord                // needed; both by number
 	layers  map[LayerID]*journaledLayer // that have any of live
 	writing []uint64                    // the numbers of those that are being written, rising; and of one that failed
 	under   sync.WaitGroup              // writes that are under way
@@ -96,7 +99,7 @@ func (j *journal) write(l LayerID, blocks []uint64, fill func(data []byte) error
 	}
 	j.file.seal(rec, &r)
 	err = j.file.write(rec, slot)
-	j.end(r.number, err)
+	j.end(&r, err)
 	return err
 }
 
@@ -130,8 +133,9 @@ func (j *journal) begin(r *journalRecord) (slot int, err error) {
 	return at, nil
 }
 
-// end follows the writing of a record. One that failed counts as being written for ever.
-func (j *journal) end(number uint64, err error) {
+// end follows the writing of a record. One that failed counts as being written for ever. Any other frees the slots of those
+// that it does not count as needed: whatever is torn where they were, it is the newest one that is believed, or a later one.
+func (j *journal) end(r *journalRecord, err error) {
 	defer j.under.Done()
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -139,8 +143,12 @@ func (j *journal) end(number uint64, err error) {
 		j.open.Store(false)
 		return
 	}
-	i := slices.Index(j.writing, number)
+	i := slices.Index(j.writing, r.number)
 	j.writing = slices.Delete(j.writing, i, i+1)
+	for len(j.dead) > 0 && j.dead[0].number < r.tail {
+		j.used -= j.dead[0].slots
+		j.dead = j.dead[1:]
+	}
 }
 
 // note has records of an earlier process count as needed.
@@ -175,8 +183,7 @@ func (j *journal) settle(id LayerID, before uint64) {
 		if l.committed <= r.number {
 			return
 		}
-		j.live = j.live[1:]
-		j.used -= r.slots
+		j.live, j.dead = j.live[1:], append(j.dead, r)
 		if l.records--; l.records == 0 {
 			delete(j.layers, r.layer)
 		}
@@ -221,18 +228,25 @@ func (j *journal) done(id LayerID) {
 	}
 }
 
-// isEmpty says that no record is needed.
-func (j *journal) isEmpty() bool {
+// drained says that no record is needed, and that none can be written: the ring is not open, or so full of those that are
+// dead that nothing can tell so. That one is closed.
+func (j *journal) drained() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return len(j.live) == 0
+	if len(j.live) > 0 {
+		return false
+	}
+	if j.open.Load() && j.used+2*(1+journalBlocks) > j.file.slots-journalHeaders {
+		j.open.Store(false)
+	}
+	return !j.open.Load()
 }
 
 // start lets records be written, to a file in which none is needed.
 func (j *journal) start(f *journalFile) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.file, j.at, j.used, j.writing = f, journalHeaders, 0, nil
+	j.file, j.at, j.used, j.dead, j.writing = f, journalHeaders, 0, nil, nil
 	j.open.Store(true)
 }
 
