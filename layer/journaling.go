@@ -102,29 +102,22 @@ func (s *Store) commitJournaled(id LayerID) {
 	s.tree.RLock()
 	f := l.owner
 	s.tree.RUnlock()
-	w := l.writer()
-	if f == nil || w == nil {
+	if f == nil || l.writer() == nil {
 		return // a snapshot is sealing it, and commits it
 	}
-	if err := f.writeAhead(l); err == nil {
-		_ = f.Commit(true) // it tells by itself
-	}
+	s.writeAhead(l)
+	_ = f.Commit(true) // it tells by itself
 }
 
-// writeAhead writes a layer's data, so that the flush to come finds little to do. An error is the layer's: it is told once.
-func (f *File) writeAhead(l *layer) error {
-	s := f.vm.store
+// writeAhead writes a layer's data, so that the flush to come finds little to do. It has a descriptor of its own: each hears
+// once of an error, so the flush does, too.
+func (s *Store) writeAhead(l *layer) {
 	slot := s.epochs.enter()
 	defer s.epochs.leave(slot)
-	fd, err := s.data.open(l, false)
-	if err == nil {
-		err = writeBack(fd)
+	if fd, err := openAt(s.data.dirFD, fileName(l.id), unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW); err == nil {
+		_ = writeBack(fd)
+		_ = unix.Close(fd)
 	}
-	if err != nil {
-		s.fail(l)
-		s.opts.Event(f.vm.Name(), "flush-failed", "file", f.Name(), "error", err.Error())
-	}
-	return err
 }
 
 // openJournal makes the journal if there is none, and lets flushes use it. No record in it is needed.
