@@ -110,8 +110,11 @@ func (j *journalFile) open(path string) (err error) {
 		return err
 	}
 	j.fd, err = unix.Open(path, flags|unix.O_DIRECT, 0)
-	if errors.Is(err, unix.EINVAL) {
+	switch {
+	case errors.Is(err, unix.EINVAL):
 		j.fd, err = unix.Open(path, flags, 0)
+	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
+		err = fmt.Errorf("%w: it is no file", errJournal)
 	}
 	return err
 }
@@ -175,7 +178,10 @@ func (j *journalFile) readAll(mem []byte) error {
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%w: it ends at byte %d", errJournal, off)
 		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		switch {
+		case errors.Is(err, unix.EIO):
+			return fmt.Errorf("%w: byte %d: %w", errJournal, off, err)
+		case err != nil && !errors.Is(err, unix.EINTR):
 			return err
 		}
 		off += max(n, 0)
