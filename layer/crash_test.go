@@ -28,7 +28,7 @@ func TestKilled(t *testing.T) {
 		p.run(t, func(process *os.Process) { require.NoError(t, process.Kill()) })
 		p.verify(t)
 	}
-	t.Logf("after %d rounds of the victim", p.count)
+	p.done(t)
 }
 
 // What the victim only wrote outlives it, if the next one has its session.
@@ -40,7 +40,13 @@ func TestTakenOver(t *testing.T) {
 		p.run(t, func(process *os.Process) { require.NoError(t, process.Kill()) })
 		p.verify(t)
 	}
-	t.Logf("after %d rounds of the victim", p.count)
+	p.done(t)
+}
+
+func (p *promised) done(t *testing.T) {
+	t.Helper()
+	require.Greater(t, p.records, uint64(10), "flushes went to the journal")
+	t.Logf("after %d rounds of the victim, and %d flushes to the journal", p.count, p.records)
 }
 
 // promised is what the victim's lines say that there must be.
@@ -56,6 +62,7 @@ type promised struct {
 	sure   []string // snapshots that must be there
 	maybe  string   // and one that may
 
+	records   uint64            // that the journal had
 	snapshots map[string]uint64 // count of each that ever was begun
 }
 
@@ -157,6 +164,7 @@ func (p *promised) verify(t *testing.T) {
 	s, err := Open(p.dir, o)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
+	p.records = s.journal.position()
 	v := vmNamed(t, s, "web")
 	p.verifySnapshots(t, v)
 	p.verifyFiles(t, v)

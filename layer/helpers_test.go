@@ -23,6 +23,7 @@ import (
 // TestMain keeps random tests short unless -rapid.checks or -rapid.steps asks for more, and is the process that crash
 // tests kill.
 func TestMain(m *testing.M) {
+	journalSlots = 128 // so that it wraps, and is full now and then
 	if arg := os.Getenv(victimEnv); arg != "" {
 		victim(arg)
 	}
@@ -62,6 +63,13 @@ func reopen(t *testing.T, s *Store) *Store {
 	t.Helper()
 	require.NoError(t, s.Close())
 	return openStore(t, s.dir, s.opts)
+}
+
+// openJournal waits until small flushes go to the journal.
+func openJournal(t tester, s *Store) {
+	t.Helper()
+	s.journal.ask()
+	require.Eventually(t, s.journal.open.Load, time.Minute, 100*time.Microsecond)
 }
 
 func makeVM(t tester, s *Store, name string) *VM {
@@ -353,6 +361,9 @@ func copyStore(t tester, from, to string) {
 		copyTree(t, memory, filepath.Join(to, imagesName))
 	}
 	copySparse(t, filepath.Join(from, formatName), filepath.Join(to, formatName))
+	if journal := filepath.Join(from, journalName); exists(journal) {
+		copySparse(t, journal, filepath.Join(to, journalName))
+	}
 	copySparse(t, filepath.Join(from, commitsName), filepath.Join(to, commitsName)) // before the index: it may lag
 	copyIndex(t, filepath.Join(from, indexName), filepath.Join(to, indexName))
 	copyTree(t, filepath.Join(from, sumsName), filepath.Join(to, sumsName)) // after the index: it names those that are whole

@@ -108,6 +108,26 @@ func (m *machine) flush(t *rapid.T) {
 	f.flushed()
 }
 
+// writeAndFlush is what the journal is for: a little, within the file, again and again.
+func (m *machine) writeAndFlush(t *rapid.T) {
+	_, f := m.file(t)
+	for range rapid.IntRange(1, 6).Draw(t, "times") {
+		m.flushLittle(t, f)
+	}
+}
+
+func (m *machine) flushLittle(t *rapid.T, f *modelFile) {
+	if size := f.state.size(); size > 0 {
+		off := rapid.Int64Range(0, size-1).Draw(t, "offset")
+		n := rapid.Int64Range(1, min(3*blockSize, size-off)).Draw(t, "length")
+		p := pattern(rapid.Uint64().Draw(t, "data"), int(n))
+		write(t, f.file, p, off)
+		f.write(p, off)
+	}
+	require.NoError(t, f.file.Flush(true))
+	f.flushed()
+}
+
 func (m *machine) chmod(t *rapid.T) {
 	_, f := m.file(t)
 	mode := rapid.SampledFrom([]uint32{0o600, 0o640, 0o444}).Draw(t, "mode")

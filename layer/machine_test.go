@@ -18,22 +18,26 @@ import (
 
 func TestModel(t *testing.T) {
 	base := t.TempDir()
+	var records uint64
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp(base, "run")
 		require.NoError(t, err)
 		defer os.RemoveAll(dir)
 		stores := 0
-		runMachine(t, filepath.Join(dir, "0"), func(t tester, s *Store) *Store {
+		records += runMachine(t, filepath.Join(dir, "0"), func(t tester, s *Store) *Store {
 			stores++
 			again := kill(t, s, filepath.Join(dir, fmt.Sprint(stores)))
 			require.NoError(t, os.RemoveAll(s.dir))
 			return again
 		})
 	})
+	require.NotZero(t, records, "flushes went to the journal")
+	t.Logf("%d flushes to the journal", records)
 }
 
-// runMachine makes a store in dir and runs random operations on it. crash ends it as a crash does and opens it again.
-func runMachine(t *rapid.T, dir string, crash func(tester, *Store) *Store) {
+// runMachine makes a store in dir and runs random operations on it. crash ends it as a crash does and opens it again. It
+// returns how many flushes went to the journal.
+func runMachine(t *rapid.T, dir string, crash func(tester, *Store) *Store) uint64 {
 	m := &machine{crashStore: crash, limit: 40 * blockSize, longest: 10 * blockSize}
 	if rapid.Bool().Draw(t, "large") {
 		m.limit, m.longest = 3*blockmap.RegionSize, 3<<20
@@ -45,14 +49,17 @@ func runMachine(t *rapid.T, dir string, crash func(tester, *Store) *Store) {
 	})
 	require.NoError(t, err)
 	defer func() { _ = m.store.Close() }()
+	m.opened(t)
 	for _, name := range []string{"db", "web"} {
 		makeVM(t, m.store, name)
 		m.vms = append(m.vms, newModelVM(name))
 	}
 	t.Repeat(m.actions())
 	m.compareAll(t)
+	m.leave()
 	require.NoError(t, m.store.Close())
 	requireSound(t, m.store.dir)
+	return m.records
 }
 
 type machine struct {
@@ -62,12 +69,25 @@ type machine struct {
 	handle     Handle
 	limit      int64 // of sizes
 	longest    int   // of writes
+	from       uint64
+	records    uint64 // of the journal, but for those since this store was opened: they begin at from
 }
+
+// opened follows each start. At times guests go on before the journal can be used.
+func (m *machine) opened(t *rapid.T) {
+	m.from = m.store.journal.position()
+	if rapid.IntRange(0, 3).Draw(t, "without the journal") > 0 {
+		openJournal(t, m.store)
+	}
+}
+
+func (m *machine) leave() { m.records += m.store.journal.position() - m.from }
 
 func (m *machine) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"write": m.write, "write again": m.write, "write more": m.write, "read": m.read, "zero": m.zero,
-		"discard": m.discard, "allocate": m.allocate, "truncate": m.truncate, "flush": m.flush, "chmod": m.chmod,
+		"discard": m.discard, "allocate": m.allocate, "truncate": m.truncate, "flush": m.flush,
+		"write and flush": m.writeAndFlush, "write and flush again": m.writeAndFlush, "chmod": m.chmod,
 		"create": m.create, "unlink": m.unlink, "rename": m.rename, "open": m.open, "close": m.close,
 		"snapshot": m.snapshot, "delete snapshots": m.deleteSnapshots, "rename snapshot": m.renameSnapshot,
 		"revert": m.revert, "open view": m.openView, "close views": m.closeViews,
@@ -94,6 +114,7 @@ func (m *machine) reopen(t *rapid.T) {
 			f.flushed()
 		}
 	}
+	m.leave()
 	require.NoError(t, m.store.Close())
 	requireSound(t, m.store.dir)
 	o := m.store.opts
@@ -110,6 +131,7 @@ func (m *machine) reopen(t *rapid.T) {
 }
 
 func (m *machine) crash(t *rapid.T) {
+	m.leave()
 	m.restarted(t, m.crashStore(t, m.store))
 	for _, v := range m.vms {
 		for _, f := range v.files {
@@ -123,7 +145,9 @@ func (m *machine) crash(t *rapid.T) {
 
 // takeOver has another worker go on: nothing is flushed, and nothing is lost, what is open stays so.
 func (m *machine) takeOver(t *rapid.T) {
+	m.leave()
 	m.store = takeOver(t, m.store)
+	defer m.opened(t)
 	for _, v := range m.vms {
 		vm := vmNamed(t, m.store, v.name)
 		for name, f := range v.files {
@@ -141,6 +165,7 @@ func (m *machine) takeOver(t *rapid.T) {
 // restarted forgets what does not survive a restart, and finds the files again.
 func (m *machine) restarted(t *rapid.T, s *Store) {
 	m.store = s
+	defer m.opened(t)
 	for _, v := range m.vms {
 		v.orphans = nil
 		vm := vmNamed(t, s, v.name)

@@ -71,12 +71,12 @@ func (d *disk) restart(t tester, image string) {
 
 func TestModelOverPowerCuts(t *testing.T) {
 	d := newDisk(t)
-	run := 0
+	run, records := 0, uint64(0)
 	rapid.Check(t, func(t *rapid.T) {
 		run++
 		dir := filepath.Join(d.mount, fmt.Sprint(run))
 		defer os.RemoveAll(dir)
-		runMachine(t, dir, func(t tester, s *Store) *Store {
+		records += runMachine(t, dir, func(t tester, s *Store) *Store {
 			s.closing.Do(func() {
 				abandonWork(s)
 				writeBackSome(t, s)
@@ -91,6 +91,8 @@ func TestModelOverPowerCuts(t *testing.T) {
 			return again
 		})
 	})
+	require.NotZero(t, records, "flushes went to the journal")
+	t.Logf("%d flushes to the journal", records)
 }
 
 // writeBackSome does as the kernel may at any time: it writes some of the dirty data files back, without being asked.
@@ -123,6 +125,7 @@ func TestPowerCut(t *testing.T) {
 		d.restart(t, image)
 		p.verify(t)
 	}
+	p.done(t)
 }
 
 // stop halts a process, and returns once none of its threads is in the kernel any more.

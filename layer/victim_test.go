@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"time"
 )
 
 // victimEnv makes the test binary a victim: the store's directory, and the count to begin with.
@@ -69,6 +70,9 @@ func (w *worker) open(dir string) error {
 	if err != nil {
 		return err
 	}
+	for s.journal.ask(); w.count%3 > 0 && !s.journal.open.Load(); { // at times it goes on without
+		time.Sleep(time.Millisecond)
+	}
 	if w.vm, err = s.VM("web"); err != nil {
 		if w.vm, err = s.CreateVM("web", 0o755, 0, 0); err != nil {
 			return err
@@ -114,9 +118,11 @@ func (w *worker) hammer(n uint64) {
 // say tells the test about a step.
 func (w *worker) say(what string, args ...any) { fmt.Println(append([]any{what}, args...)...) }
 
-// write puts the next count into all sectors, some at a time.
+// write puts the next count into all sectors, some at a time. Now and then it flushes half way, so that what follows is
+// little enough for the journal.
 func (w *worker) write() error {
 	w.count++
+	halfway := w.rand.IntN(2) == 0
 	w.say("write", w.count)
 	for _, f := range w.files[1:] {
 		for first := victimFirst; first < victimEnd; {
@@ -129,6 +135,11 @@ func (w *worker) write() error {
 				return err
 			}
 			first += n
+			if halfway && f.Attr().Size == victimSize {
+				if err := f.Flush(true); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	w.say("wrote", w.count)
