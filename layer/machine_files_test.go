@@ -111,19 +111,23 @@ func (m *machine) flush(t *rapid.T) {
 // writeAndFlush is what the journal is for: a little, within the file, again and again.
 func (m *machine) writeAndFlush(t *rapid.T) {
 	_, f := m.file(t)
-	for range rapid.IntRange(1, 6).Draw(t, "times") {
+	if f.state.size() == 0 { // most of it holes
+		n := rapid.Int64Range(1, m.limit).Draw(t, "size")
+		require.NoError(t, f.file.Zero(0, n, false))
+		f.zero(0, n, false)
+	}
+	for range rapid.IntRange(1, 8).Draw(t, "times") {
 		m.flushLittle(t, f)
 	}
 }
 
 func (m *machine) flushLittle(t *rapid.T, f *modelFile) {
-	if size := f.state.size(); size > 0 {
-		off := rapid.Int64Range(0, size-1).Draw(t, "offset")
-		n := rapid.Int64Range(1, min(3*blockSize, size-off)).Draw(t, "length")
-		p := pattern(rapid.Uint64().Draw(t, "data"), int(n))
-		write(t, f.file, p, off)
-		f.write(p, off)
-	}
+	size := max(f.state.size(), blockSize)
+	off := rapid.Int64Range(0, size-1).Draw(t, "offset")
+	n := rapid.Int64Range(1, min(3*blockSize, size-off)).Draw(t, "length")
+	p := pattern(rapid.Uint64().Draw(t, "data"), int(n))
+	write(t, f.file, p, off)
+	f.write(p, off)
 	require.NoError(t, f.file.Flush(true))
 	f.flushed()
 }

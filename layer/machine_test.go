@@ -87,7 +87,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"write": m.write, "write again": m.write, "write more": m.write, "read": m.read, "zero": m.zero,
 		"discard": m.discard, "allocate": m.allocate, "truncate": m.truncate, "flush": m.flush,
-		"write and flush": m.writeAndFlush, "write and flush again": m.writeAndFlush, "chmod": m.chmod,
+		"write and flush": m.writeAndFlush, "write and flush more": m.writeAndFlush, "write and flush again": m.writeAndFlush, "chmod": m.chmod,
 		"create": m.create, "unlink": m.unlink, "rename": m.rename, "open": m.open, "close": m.close,
 		"snapshot": m.snapshot, "delete snapshots": m.deleteSnapshots, "rename snapshot": m.renameSnapshot,
 		"revert": m.revert, "open view": m.openView, "close views": m.closeViews,
