@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/blockmap"
 )
@@ -58,4 +61,71 @@ func (m *mender) setJournal(id string, gap uint64) error {
 	return commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {
 		return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Journal, r.JournalGap = id, gap })
 	}))
+}
+
+// writeBack does to a head that is about to be sealed what a start would have done: what the journal has of it is written to
+// it, below the file's size in bytes.
+//
+//	write, sync                                 crash: the journal's records are needed as before
+//	commit the blocks, and then the position    crash: the same
+func (m *mender) writeBack(l *layer, size int64) error {
+	if m.catalog.store.Journal == "" {
+		return nil
+	}
+	file, records, release, err := findJournal(m.dir, m.catalog.store)
+	if err != nil {
+		return err
+	}
+	defer release()
+	file.close()
+	var blocks []uint64
+	after, known := uint64(0), m.catalog.layers[l.id].Journal
+	for _, r := range records {
+		if r.layer != l.id || r.number < known {
+			continue
+		}
+		if err := m.writeRecord(r, size); err != nil {
+			m.did(layerName(l.id), "what the journal has of it could not be written to it: %v", err)
+			return nil
+		}
+		blocks, after = append(blocks, r.blocks...), r.number+1
+	}
+	if after == 0 {
+		return nil
+	}
+	blocks = slices.DeleteFunc(blocks, func(b uint64) bool { return int64(b)*blockSize >= size })
+	if err := inSteps(m.index, blocks, func(tx *blockmap.Tx, b uint64) error { return m.hold(tx, l, b) }); err != nil {
+		return err
+	}
+	return commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {
+		return edit(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) { r.HasFile, r.Journal = true, after })
+	}))
+}
+
+// writeRecord writes a record's blocks to its layer's data file.
+func (o *offline) writeRecord(r journalRecord, size int64) error {
+	f, err := openFile(o.path(layersName, r.layer), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	for i, b := range r.blocks {
+		if off := int64(b) * blockSize; off < size && err == nil {
+			_, err = f.WriteAt(r.data[i*blockSize:(i+1)*blockSize], off)
+		}
+	}
+	return errors.Join(err, syncFile(f), f.Close())
+}
+
+// hold has the index know that a layer holds a block.
+func (o *offline) hold(tx *blockmap.Tx, l *layer, block uint64) error {
+	region, i := block/blockmap.RegionBlocks, int(block%blockmap.RegionBlocks)
+	in, r, err := o.tree.recordToChange(tx, l, region)
+	if err != nil {
+		return err
+	}
+	was := r.Empty()
+	r.Data.SetRange(i, i+1)
+	r.Zero.ClearRange(i, i+1)
+	putRecord(tx, in, l.id, region, was, &r)
+	return nil
 }

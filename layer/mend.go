@@ -133,6 +133,9 @@ func (m *mender) sealLosers() error {
 		if err := m.clearVoid(l); err != nil {
 			return err
 		}
+		if err := m.writeBack(l, f.Size); err != nil {
+			return err
+		}
 		if err := m.sealHead(id, l); err != nil {
 			return err
 		}
