@@ -126,6 +126,7 @@ func (c *crew) wait(t *testing.T) {
 // old is read, and no snapshot changes.
 func TestConcurrentWritersAndSnapshots(t *testing.T) {
 	s := newStore(t, Options{MapMemory: 64 << 10, MaxOpenFiles: 5})
+	openJournal(t, s)
 	v := makeVM(t, s, "web")
 	var files []*stamped
 	const sectors, writers, rounds = 1200, 3, 300
@@ -232,6 +233,7 @@ func sameTwice(w *View) error {
 // there, and what is left is sound.
 func TestConcurrentEverything(t *testing.T) {
 	s := newStore(t, Options{MapMemory: 64 << 10, MaxOpenFiles: 3})
+	openJournal(t, s)
 	v := makeVM(t, s, "web")
 	const sectors, rounds = 2400, 150
 	f := makeFile(t, v, "disk", sectors*sector)

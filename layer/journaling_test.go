@@ -4,10 +4,13 @@ package layer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -334,4 +337,135 @@ func TestJournalThenPowerCut(t *testing.T) {
 			w.compare(t, "in the end")
 		})
 	}
+}
+
+// A write that is under way while a flush commits is in the next flush, even if that finds the list of blocks and what is
+// dirty in the middle of it.
+func TestJournalTakesWhatACommitMissed(t *testing.T) {
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 40*blockSize)
+	write(t, f, blocksOf(1, 1), 0)
+	flush(t, f)
+	openJournal(t, s)
+	for i := range int64(10) {
+		st := f.state.Load()
+		w := st.head.writer()
+		write(t, f, blocksOf(2, 1), (10+i)*blockSize)
+		st.chain.LockRegion(0) // the write stops where it would take the block over
+		done := make(chan error)
+		go func() { _, err := f.Write(blocksOf(3, 1), (20+i)*blockSize, true); done <- err }()
+		require.Eventually(t, func() bool {
+			info, err := os.Stat(filepath.Join(layersDir(s), fileName(st.head.id)))
+			return err == nil && info.Size() > (20+i)*blockSize && w.unsynced.Load() > 0
+		}, time.Minute, time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
+		require.NoError(t, f.Commit(true))
+		st.chain.UnlockRegion(0)
+		require.NoError(t, <-done)
+		before := s.journal.position()
+		flush(t, f)
+		require.Equal(t, before+1, s.journal.position())
+		write(t, f, blocksOf(2, 1), 0)
+		require.NoError(t, f.Commit(true))
+	}
+}
+
+// Whatever a journal had before a start, nothing of it is left when the first record after it is written: the newest may
+// be torn, and the next start goes by what is older.
+func TestJournalIsNewAfterAStart(t *testing.T) {
+	d := newDisk(t)
+	w := newJournaled(t, d, "store")
+	defer func() { _ = w.store.Close() }()
+	for i, again := range []func(){
+		func() { w.cut(t, nil, Options{}) },
+		func() { w.store = takeOver(t, w.store); w.find(t) },
+		func() { require.NoError(t, w.store.Close()); w.open(t, Options{}) },
+	} {
+		w.small(t, 200+2*i)
+		records, err := parse(bytesOf(t, w.dir))
+		require.NoError(t, err)
+		require.NotEmpty(t, records)
+		again()
+		openJournal(t, w.store)
+		records, err = parse(bytesOf(t, w.dir))
+		require.NoError(t, err)
+		require.Empty(t, records)
+		w.write(t, 0, 1)
+		w.write(t, 201+2*i, 1)
+		require.NoError(t, w.file.Commit(true))
+	}
+}
+
+// A flush that does not wait goes to the journal, too; and it is EIO on a layer that has lost something.
+func TestTryFlushToJournal(t *testing.T) {
+	s := newStore(t, Options{})
+	f := makeFile(t, makeVM(t, s, "web"), "root", 40*blockSize)
+	write(t, f, blocksOf(1, 1), 0)
+	flush(t, f)
+	openJournal(t, s)
+	write(t, f, blocksOf(2, 1), blockSize)
+	before := s.journal.position()
+	require.NoError(t, f.TryFlush())
+	require.Equal(t, before+1, s.journal.position())
+	require.NoError(t, f.Discard(0, blockSize))
+	require.ErrorIs(t, f.TryFlush(), ErrWait)
+	flush(t, f)
+	write(t, f, blocksOf(2, 1), 2*blockSize)
+	s.fail(f.state.Load().head)
+	require.NotNil(t, f.TryFlush())
+	requireEIO(t, f.Flush(true))
+	require.Equal(t, before+1, s.journal.position())
+}
+
+// Writers that flush each of their writes, commits, snapshots and reclaim at the same time, and then a crash, or a worker
+// that takes over: all of it is there.
+func TestConcurrentFlushesToJournal(t *testing.T) {
+	base := t.TempDir()
+	s := openStore(t, filepath.Join(base, "0"), Options{})
+	const sectors, writers = 1600, 4
+	v := makeVM(t, s, "web")
+	var files []*stamped
+	for i := range 2 {
+		files = append(files, newStamped(makeFile(t, v, fmt.Sprintf("disk%d", i), sectors*sector), sectors))
+	}
+	records := uint64(0)
+	for round := range 12 {
+		openJournal(t, s)
+		from := s.journal.position()
+		var c crew
+		for _, f := range files {
+			for w := range writers {
+				c.run(40, func(r *rand.Rand, _ int) error {
+					return errors.Join(f.write(r.IntN(sectors/writers)*writers+w), f.file.Flush(true))
+				})
+			}
+			c.run(4, func(*rand.Rand, int) error { return f.file.Commit(true) })
+		}
+		c.run(2, func(_ *rand.Rand, i int) error {
+			name := fmt.Sprintf("s%d-%d", round, i)
+			_, err := v.CreateSnapshot(CreateOptions{Name: name})
+			if i == 1 {
+				_, dropErr := v.DeleteSnapshots([]string{name})
+				err = errors.Join(err, dropErr)
+			}
+			return err
+		})
+		c.wait(t)
+		records += s.journal.position() - from
+		if round%3 == 2 {
+			s = takeOver(t, s)
+		} else {
+			s = kill(t, s, filepath.Join(base, fmt.Sprint(round+1)))
+		}
+		v = vmNamed(t, s, "web")
+		for i, f := range files {
+			f.file = fileNamed(t, v, fmt.Sprintf("disk%d", i))
+			require.NoError(t, f.read(0, sectors))
+		}
+	}
+	require.NotZero(t, records)
+	t.Logf("%d flushes to the journal", records)
+	require.NoError(t, s.Close())
+	requireSound(t, s.dir)
 }
