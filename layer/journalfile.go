@@ -59,6 +59,15 @@ type journalRecord struct {
 // errJournal is damage to the journal.
 var errJournal = errors.New("the journal is damaged")
 
+// journalMissing is the path where it should be.
+type journalMissing string
+
+func (m journalMissing) Error() string {
+	return string(m) + " is missing, and with it what guests may have flushed just before a crash"
+}
+
+func (m journalMissing) Unwrap() error { return errJournal }
+
 // journalGap is damage to some of its records, the others being sound.
 type journalGap struct {
 	lost   []uint64 // their numbers

@@ -83,6 +83,9 @@ func (s *Store) keepJournal() {
 			if Errno(err) != syscall.ENOSPC {
 				s.opts.Event("", "journal-failed", "error", err.Error())
 			}
+			if errors.Is(err, blockmap.ErrFailed) {
+				return // the index may name the file already: no other one may take its place
+			}
 			select {
 			case <-s.stop:
 			case <-time.After(journalPause):
@@ -204,7 +207,7 @@ func findJournal(dir string, r storeRecord) (*journalFile, []journalRecord, func
 	path := filepath.Join(dir, journalName)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		err = Errorf(syscall.EIO, "%w: %s is missing, and with it what guests may have flushed before a crash", errJournal, path)
+		err = Errorf(syscall.EIO, "%w", journalMissing(path))
 	case err != nil:
 		err = Errorf(syscall.EIO, "read %s: %w", path, err)
 	}
