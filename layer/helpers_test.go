@@ -121,6 +121,20 @@ func write(t tester, f *File, p []byte, off int64) {
 	require.Equal(t, len(p), n)
 }
 
+// requireJournaled sees to it that a random test has flushed to the journal; the few runs of a short one need not.
+func requireJournaled(t *testing.T, records uint64) {
+	t.Helper()
+	if !testing.Short() {
+		require.NotZero(t, records, "flushes went to the journal")
+	}
+}
+
+// commit flushes, and has the index know.
+func commit(t tester, f *File) {
+	t.Helper()
+	require.NoError(t, f.Commit(true))
+}
+
 func flush(t tester, f *File) {
 	t.Helper()
 	require.NoError(t, f.Flush(true))

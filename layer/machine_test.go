@@ -31,7 +31,7 @@ func TestModel(t *testing.T) {
 			return again
 		})
 	})
-	require.NotZero(t, records, "flushes went to the journal")
+	requireJournaled(t, records)
 	t.Logf("%d flushes to the journal", records)
 }
 

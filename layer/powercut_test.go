@@ -91,7 +91,7 @@ func TestModelOverPowerCuts(t *testing.T) {
 			return again
 		})
 	})
-	require.NotZero(t, records, "flushes went to the journal")
+	requireJournaled(t, records)
 	t.Logf("%d flushes to the journal", records)
 }
 

@@ -49,7 +49,7 @@ func backedUpStore(t *testing.T) (*Store, *VM, *File) {
 	write(t, f, blocksOf(1, 8), 0)
 	snapshot(t, v, "s")
 	write(t, f, blocksOf(2, 4), 0)
-	flush(t, f)
+	commit(t, f)
 	require.NoError(t, s.backUp(time.Now()))
 	return s, v, f
 }
@@ -73,7 +73,7 @@ func TestRestoreOfAHeadThatWentOn(t *testing.T) {
 	write(t, f, blocksOf(4, 1), 6*blockSize) // taken since
 	resize(t, f, 20*blockSize)
 	write(t, f, blocksOf(5, 1), 11*blockSize)
-	flush(t, f)
+	commit(t, f)
 	want := content(t, f)[:12*blockSize]
 
 	s, report := closeAndRestore(t, s)
@@ -108,7 +108,7 @@ func TestRestoreOfAFileThatNobodyWroteSince(t *testing.T) {
 func TestRestoreOfAHeadThatLostBlocks(t *testing.T) {
 	s, _, f := backedUpStore(t)
 	require.NoError(t, f.Discard(blockSize, 2*blockSize))
-	flush(t, f)
+	commit(t, f)
 	settle(t, s)
 	s, report := closeAndRestore(t, s)
 	require.Len(t, report.Lost, 1)
@@ -125,7 +125,7 @@ func TestRestoreOfAHeadThatLostBlocks(t *testing.T) {
 	require.Equal(t, syscall.EIO, Errno(read()))
 	write(t, f, blocksOf(9, 1), 2*blockSize)
 	require.NoError(t, read())
-	flush(t, f)
+	commit(t, f)
 	settle(t, s)
 	require.NoError(t, s.Close())
 	check, err := Check(s.dir)
@@ -139,7 +139,7 @@ func TestRestoreOfASnapshotThatWasDeleted(t *testing.T) {
 	s, v, f := backedUpStore(t)
 	drop(t, v, "s")
 	write(t, f, blocksOf(3, 6), 0)
-	flush(t, f)
+	commit(t, f)
 	settle(t, s)
 	s, report := closeAndRestore(t, s)
 	require.Len(t, report.Lost, 1)
@@ -178,8 +178,8 @@ func TestRestorePutsTheUnknownAside(t *testing.T) {
 	write(t, f, blocksOf(3, 8), 0)
 	other := makeFile(t, makeVM(t, s, "db"), "disk", 4*blockSize)
 	write(t, other, blocksOf(4, 4), 0)
-	flush(t, f)
-	flush(t, other)
+	commit(t, f)
+	commit(t, other)
 	heads := []LayerID{f.state.Load().head.id, other.state.Load().head.id}
 	s, report := closeAndRestore(t, s)
 	require.Equal(t, 2, report.Unknown)
@@ -207,7 +207,7 @@ func TestRestoreOfAPreparedHead(t *testing.T) {
 	write(t, f, blocksOf(2, 4), 0)
 	_, err = p.Seal(nil)
 	require.NoError(t, err)
-	flush(t, f)
+	commit(t, f)
 	head := f.state.Load().head.id
 	s, report := closeAndRestore(t, s)
 	require.FileExists(t, filepath.Join(s.dir, report.Aside, layersName, fileName(head)))
