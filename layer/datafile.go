@@ -35,6 +35,8 @@ type dataFiles struct {
 	clock []*layer   // the open ones
 	hand  int
 	extra int // asked to be closed, not closed yet
+
+	crowded chan struct{} // told when too many are open, and none can be closed before it is flushed
 }
 
 func openDataFiles(dir string, limit int, e *epochs) (*dataFiles, error) {
@@ -42,7 +44,7 @@ func openDataFiles(dir string, limit int, e *epochs) (*dataFiles, error) {
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "open %s: %w", dir, err)
 	}
-	return &dataFiles{dir: dir, dirFD: fd, epochs: e, limit: limit}, nil
+	return &dataFiles{dir: dir, dirFD: fd, epochs: e, limit: limit, crowded: make(chan struct{}, 1)}, nil
 }
 
 // fileName is the data file's name in layers/: names of VMs and disks never reach a path on the host.
@@ -86,19 +88,19 @@ func (d *dataFiles) openSlow(lay *layer, create bool) (int, error) {
 	d.clock = append(d.clock, lay)
 	if len(d.clock)-d.extra > d.limit {
 		d.extra++
-		go d.evict()
+		go d.makeRoom()
 	}
 	return fd, nil
 }
 
 // evict closes the coldest file. Only it and close wait for epochs, and they hold no lock meanwhile.
-func (d *dataFiles) evict() {
+func (d *dataFiles) evict() (found bool) {
 	d.mu.Lock()
 	lay := d.coldest()
 	if lay == nil {
 		d.extra--
 		d.mu.Unlock()
-		return
+		return false
 	}
 	fd := int(lay.data.fd.Load() - 1)
 	lay.data.fd.Store(0)
@@ -108,6 +110,29 @@ func (d *dataFiles) evict() {
 
 	d.epochs.wait()
 	_ = unix.Close(fd)
+	return true
+}
+
+// makeRoom evicts a file, or asks for a flush where none can be closed before that.
+func (d *dataFiles) makeRoom() {
+	if d.evict() {
+		return
+	}
+	select {
+	case d.crowded <- struct{}{}:
+	default:
+	}
+}
+
+// trim closes what is open beyond the limit and can be closed.
+func (d *dataFiles) trim() {
+	d.mu.Lock()
+	n := max(len(d.clock)-d.extra-d.limit, 0)
+	d.extra += n
+	d.mu.Unlock()
+	for range n {
+		d.evict()
+	}
 }
 
 // coldest leaves out what has writes that are not synced: an error of their writeback is told to descriptors that

@@ -45,6 +45,22 @@ func TestDataFilesAreFew(t *testing.T) {
 	require.LessOrEqual(t, inStore, limit+1) // one may be on its way
 }
 
+// Files that were written to and not flushed stay open until they are flushed, which comes soon where there are too many.
+func TestManyUnflushedDataFiles(t *testing.T) {
+	const limit = 5
+	s := newStore(t, Options{MaxOpenFiles: limit})
+	v := makeVM(t, s, "web")
+	for i := range 6 * limit {
+		f := makeFile(t, v, fmt.Sprintf("disk%02d", i), 4*blockSize)
+		write(t, f, blocksOf(byte(i+1), 2), 0)
+		require.Eventually(t, func() bool { return s.Stats().OpenFiles <= limit }, time.Minute, time.Millisecond)
+	}
+	for i := range 6 * limit {
+		f := fileNamed(t, v, fmt.Sprintf("disk%02d", i))
+		requireSame(t, blocksOf(byte(i+1), 2), content(t, f)[:2*blockSize], "disk %d", i)
+	}
+}
+
 // A layer that says it holds a block, and has lost its file or the end of it, is damage: EIO, never zeros.
 func TestLostDataIsAnError(t *testing.T) {
 	for name, lose := range map[string]func(path string) error{

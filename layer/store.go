@@ -238,6 +238,7 @@ func (s *Store) flushNowAndThen() {
 		case <-s.stop:
 			return
 		case <-tick.C:
+		case <-s.data.crowded:
 		}
 		s.files.Range(func(f *File) bool {
 			if f.pending() {
@@ -247,6 +248,7 @@ func (s *Store) flushNowAndThen() {
 			}
 			return true
 		})
+		go s.data.trim() // waits for requests under way
 		if err := s.forgetRequests(); err != nil {
 			s.opts.Event("", "forget-failed", "error", err.Error())
 		}
