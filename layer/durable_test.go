@@ -133,6 +133,13 @@ func namedBy(s *Store) (map[string]string, error) {
 	}
 	layers := filepath.Join(s.dir, layersName)
 	return named, s.index.View(func(tx *blockmap.Tx) error {
+		value, err := tx.Get([]byte{tableMeta})
+		if err != nil || value == nil {
+			return err
+		}
+		if r, err := decode[storeRecord]([]byte{tableMeta}, value); err != nil || r.Journal != "" {
+			need(filepath.Join(s.dir, journalName), true)
+		}
 		return errors.Join(
 			scan(tx, tableLayer, func(id uint64, r layerRecord) error {
 				need(filepath.Join(layers, fileName(LayerID(id))), r.HasFile)
