@@ -195,7 +195,27 @@ func TestVMsApartOnFailingDisk(t *testing.T) {
 		{"full", func(t *testing.T, vm string) func() time.Duration { return withoutRoom(t, d, m, vm) }},
 		{"failed", func(t *testing.T, vm string) func() time.Duration { return neverSynced(t, d, m, vm) }},
 	})
+	for _, file := range []string{m.path("steady", "disk"), m.path("full", "disk")} { // or they may get the places that the other one gives back
+		writeSynced(t, file, 0)
+	}
 	mustSnapfs(t, "destroy", m.path("failed"), "--yes") // no flush of it would succeed at the end
+}
+
+// TestUmountAfterAFailedFlush sees that a mount ends, and says why it did not end well, where no worker could write what a
+// guest wrote: the next one would fare the same.
+func TestUmountAfterAFailedFlush(t *testing.T) {
+	d := newFailingDisk(t, 400<<20)
+	m := d.newMount("--reserve=64MiB")
+	m.vm("failed")
+	end := neverSynced(t, d, m, m.path("failed"))
+	end()
+	mustSnapfs(t, "umount", m.dir)
+	<-m.Exited
+	require.False(t, m.Cmd.ProcessState.Success())
+	log := m.Stderr.String()
+	require.Contains(t, log, "with an error: ")
+	require.NotContains(t, log, "starting another")
+	m.Daemon = nil
 }
 
 // withoutRoom has writes go on and on that need more than the store has.

@@ -21,6 +21,7 @@ const (
 	saidOpened   = "\x00opened"   // the store: ask for the descriptors
 	saidServing  = "\x00serving"  // the mount answers
 	saidDetached = "\x00detached" // the mount, from the directory tree
+	saidOver     = "\x00over"     // the mount is, and its store could not be closed without an error
 )
 
 // workerEnv makes a process a worker: how often there was one before, what the mount is asked, and how the last one
@@ -135,6 +136,8 @@ func (s *supervisor) hear(w *child, message string) error {
 		return s.attach(w)
 	case saidDetached:
 		s.ending = detached
+	case saidOver:
+		s.over = true
 	case saidServing:
 		w.serving = true
 		s.ready()

@@ -99,7 +99,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	if errors.Is(err, fs.ErrOver) {
 		log.printf("closing what a worker left that ended after the mount")
 		keeper.close()
-		return store.Close()
+		return w.close(store)
 	}
 	if err != nil {
 		return err
@@ -135,7 +135,12 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	err = session.Wait()
 	close(over)
 	keeper.close()
-	if err = errors.Join(err, store.Close()); err != nil {
+	if err == nil {
+		err = w.close(store)
+	} else {
+		err = errors.Join(err, store.Close())
+	}
+	if err != nil {
 		log.printf("closed %s with an error: %v", spec.store, err)
 		return err
 	}

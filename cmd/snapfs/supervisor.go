@@ -36,7 +36,8 @@ type supervisor struct {
 	devices  []int // once mounted
 	restarts int
 	lastExit string
-	failed   int // starts in a row
+	failed   int  // starts in a row
+	over     bool // the mount is, whatever became of its store
 	ending   ending
 	upgrade  upgrade
 }
@@ -114,10 +115,10 @@ func (s *supervisor) isOver(end error) (over bool, err error) {
 		blamed = s.session.Blame()
 	}
 	switch {
-	case end == nil:
+	case end == nil || s.over:
 		s.tell("STOPPING=1", "STATUS=unmounted")
 		s.letGo()
-		return true, nil
+		return true, end
 	case s.devices == nil && (errors.As(end, new(refusedBy)) || s.ending != notAsked):
 		return true, end
 	case s.upgrade.old != 0 && !s.session.Answered():

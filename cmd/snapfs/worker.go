@@ -90,6 +90,16 @@ func (a *app) work(ctx context.Context, spec mountSpec, w *supervised) error {
 // errSaid is an error that the supervisor tells.
 var errSaid = errors.New("told to the supervisor")
 
+// close closes the store of a mount that is over. If that fails, another worker would not fare better: what a disk could not
+// take is lost.
+func (w *supervised) close(store *layer.Store) error {
+	err := store.Close()
+	if err != nil {
+		w.say(saidOver)
+	}
+	return err
+}
+
 func (w *supervised) say(what string) {
 	_ = unix.Sendto(workerSocket, []byte(what), unix.MSG_NOSIGNAL, nil)
 }
