@@ -264,10 +264,14 @@ func hostError(what string, lay *layer, err error) error {
 	return Errorf(hostErrno(err), "%s %s: %w", what, fileName(lay.id), err)
 }
 
-// hostErrno is the errno for it. QEMU pauses a VM on ENOSPC and on nothing else, so a quota there is no space here.
+// hostErrno is the errno for it. QEMU pauses a VM on ENOSPC and on nothing else, so a quota there is no space here. EFBIG is
+// beyond the largest file of a host's file system, which may be smaller than ours.
 func hostErrno(err error) syscall.Errno {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return syscall.ENOSPC
+	case errors.Is(err, unix.EFBIG):
+		return syscall.EFBIG
 	}
 	return syscall.EIO
 }

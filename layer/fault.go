@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fault, if there is one, is asked before each thing of its kind that is asked of the host: read, write, sync, punch,
+// fault, if there is one, is asked before each thing of its kind that is asked of the host: read, write, sync, punch, cut,
 // allocate, open, create, unlink, mkdir, rename, readdir, statfs. Its error is the answer. Only tests set it, while no
 // store is open.
 var fault func(kind string) error
@@ -61,6 +61,14 @@ func pwrite(fd int, p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return unix.Pwrite(fd, p, off)
+}
+
+// cutOffAt sets a data file's size.
+func cutOffAt(fd int, size int64) error {
+	if err := faulty("cut"); err != nil {
+		return err
+	}
+	return unix.Ftruncate(fd, size)
 }
 
 // dataSync makes a data file's content durable.

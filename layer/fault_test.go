@@ -408,7 +408,7 @@ func TestEveryFailure(t *testing.T) {
 		stride = 5 // under the race detector, which has seen all of it after a few
 	}
 	for _, kind := range []string{
-		"read", "write", "sync", "punch", "allocate", "open", "create", "unlink", "mkdir", "rename", "readdir", "statfs",
+		"read", "write", "sync", "punch", "cut", "allocate", "open", "create", "unlink", "mkdir", "rename", "readdir", "statfs",
 		"stat", "view",
 		"commit",
 	} {

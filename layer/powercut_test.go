@@ -24,8 +24,8 @@ type disk struct {
 	mount string
 }
 
-// newDisk makes one. It needs root, mkfs.ext4 and a loop device.
-func newDisk(t *testing.T) *disk {
+// newDisk makes one, with more of mkfs.ext4's options. It needs root, mkfs.ext4 and a loop device.
+func newDisk(t *testing.T, options ...string) *disk {
 	t.Helper()
 	d := &disk{dir: t.TempDir()}
 	d.mount = filepath.Join(d.dir, "mnt")
@@ -33,7 +33,8 @@ func newDisk(t *testing.T) *disk {
 	require.NoError(t, os.Mkdir(d.mount, 0o700))
 	require.NoError(t, os.WriteFile(d.image, nil, 0o600))
 	require.NoError(t, os.Truncate(d.image, 1<<30))
-	command(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", d.image)
+	options = append([]string{"-q", "-E", "lazy_itable_init=1,lazy_journal_init=1"}, options...)
+	command(t, "mkfs.ext4", append(options, d.image)...)
 	d.attach(t)
 	t.Cleanup(func() { command(t, "umount", "--lazy", d.mount) }) // also where a failed test left a file open
 	return d

@@ -5,7 +5,6 @@ package layer
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -22,7 +21,7 @@ type ScrubReport struct {
 }
 
 // Scrub compares all data that has checksums with them, while guests go on. It reads at no more than half the disk's
-// speed. What it finds is told, and nothing changed. EBUSY while another one runs.
+// speed. What it finds is told, and nothing changed, but for checksums that are lost. EBUSY while another one runs.
 func (s *Store) Scrub() (ScrubReport, error) {
 	report := ScrubReport{Findings: []Finding{}}
 	if !s.scrubbing.TryLock() {
@@ -41,7 +40,10 @@ func (s *Store) Scrub() (ScrubReport, error) {
 		if errors.Is(err, errStopped) {
 			return report, Errorf(syscall.EIO, "scrub: %w", err)
 		}
-		if err != nil && s.tree.layer(l.id) == l {
+		switch {
+		case errors.Is(err, errNoSums):
+			report.found(s.nameOf(l), "%v; they are made anew of what it holds now", err)
+		case err != nil && s.tree.layer(l.id) == l:
 			report.found(s.nameOf(l), "%v", err)
 		}
 		report.Layers++
@@ -75,35 +77,30 @@ func (s *Store) scrubLayer(l *layer, report *ScrubReport) error {
 	return s.eachBlock(l, func(block uint64, data []byte) error {
 		report.Bytes += int64(len(data))
 		s.scrubbed.Load().bytes.Store(report.Bytes)
-		wrong, err := s.mismatch(l, block, data)
-		if err != nil {
-			return err
-		}
+		wrong, err := s.compare(l, block, data)
 		for _, b := range wrong {
 			// It may have been given up, and punched, since the index was asked.
 			held, err := s.heldBy(l, b/blockmap.RegionBlocks)
 			if err != nil {
 				return err
 			}
-			if i := int(b % blockmap.RegionBlocks); held.Has(i) {
-				report.found(s.nameOf(l), "block %d of data file %s is damaged: its checksum does not match", b, fileName(l.id))
+			if name, seen := s.seenBy(l, b); seen && held.Has(int(b%blockmap.RegionBlocks)) {
+				report.found(name, "%s", mismatchText(l, b))
 			}
 		}
-		return nil
+		return err
 	})
 }
 
-// nameOf says what an operator knows a layer by.
-func (s *Store) nameOf(l *layer) string {
-	s.tree.RLock()
-	n := l.snap
-	s.tree.RUnlock()
-	if n != nil {
-		for _, e := range n.snapshotRecord.Files {
-			if e.Layer == l.id {
-				return strings.Join([]string{n.vm.Name(), "@", n.Name(), "/", e.Name}, "")
-			}
-		}
+// compare is mismatch for those who hold no epoch.
+func (s *Store) compare(l *layer, block uint64, data []byte) ([]uint64, error) {
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	switch {
+	case s.tree.layer(l.id) != l:
+		return nil, errGone
+	case !l.summed.Load():
+		return nil, errNoSums
 	}
-	return layerName(l.id)
+	return s.mismatch(l, block, data)
 }

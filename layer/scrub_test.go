@@ -4,11 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -123,6 +125,115 @@ func TestVerify(t *testing.T) {
 	require.NoError(t, err, "the head's own")
 	_, err = f.Write(make([]byte, 10), 1200*blockSize+3, true)
 	require.ErrorIs(t, err, unix.EIO, "copying it up would make the damage look whole")
+}
+
+// A layer whose snapshot was deleted is read on by those above it: it is summed, scrubbed and verified like any other.
+func TestRetiredLayersAreSummed(t *testing.T) {
+	for _, when := range []string{"before it was summed", "after it was summed"} {
+		t.Run(when, func(t *testing.T) {
+			if when == "after it was summed" {
+				sumSoon(t)
+			}
+			s := newStore(t, Options{Verify: true})
+			v, f, lower := sealed(t, s)
+			snapshot(t, v, "t")
+			clone, err := v.Clone("t", "copy")
+			require.NoError(t, err)
+			if when == "after it was summed" {
+				summed(t, s)
+			}
+			drop(t, v, "s")
+			settle(t, s)
+			if when == "before it was summed" {
+				require.NoError(t, s.Close())
+				sumSoon(t)
+				s = openStore(t, s.dir, Options{Verify: true})
+				v, clone = vmNamed(t, s, "web"), vmNamed(t, s, "copy")
+				f, lower = fileNamed(t, v, "root"), s.tree.layer(lower.id)
+			}
+			summed(t, s)
+			require.Nil(t, lower.snap)
+			require.Zero(t, s.Stats().UnsummedBytes, "nothing was written since the last snapshot")
+			report, err := s.Scrub()
+			require.NoError(t, err)
+			require.Empty(t, report.Findings)
+			require.Equal(t, 2, report.Layers)
+			require.EqualValues(t, 600*blockSize, report.Bytes, "what is left of the one, and the other")
+			require.Zero(t, report.Unsummed)
+
+			flip(t, filepath.Join(layersDir(s), fileName(lower.id)), 1200*blockSize+9)
+			report, err = s.Scrub()
+			require.NoError(t, err)
+			require.Len(t, report.Findings, 1)
+			require.Equal(t, "web@t/root", report.Findings[0].Object, "who reads it")
+			for _, f := range []*File{f, fileNamed(t, clone, "root")} {
+				_, err = f.Read(make([]byte, blockSize), 1200*blockSize, true)
+				require.ErrorIs(t, err, unix.EIO)
+			}
+
+			// Who alone reads it now is whom it strikes.
+			drop(t, v, "t")
+			report, err = s.Scrub()
+			require.NoError(t, err)
+			require.Len(t, report.Findings, 1)
+			require.Contains(t, []string{"web/root", "copy/root"}, report.Findings[0].Object)
+		})
+	}
+}
+
+// Layers that leave, and blocks that are punched out, while they are summed and scrubbed are nobody's damage, and nothing
+// of them stays.
+func TestSumsBesideReclaim(t *testing.T) {
+	sumSoon(t)
+	var events sync.Map
+	s := newStore(t, Options{Verify: true, Event: func(_, event string, attrs ...any) { events.Store(event, attrs) }})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 3000*blockSize)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			report, err := s.Scrub()
+			if !assert.NoError(t, err) || !assert.Empty(t, report.Findings) {
+				return
+			}
+		}
+	})
+	for i := range 40 {
+		write(t, f, blocksOf(byte(i), 300), int64(i%8)*250*blockSize)
+		snapshot(t, v, strconv.Itoa(i))
+		if i >= 2 {
+			drop(t, v, strconv.Itoa(i-2))
+		}
+		if i%8 == 7 {
+			drop(t, v, strconv.Itoa(i-1), strconv.Itoa(i))
+			write(t, f, blocksOf(byte(i), 2500), 0)
+			flush(t, f)
+			snapshot(t, v, strconv.Itoa(i-1))
+			snapshot(t, v, strconv.Itoa(i))
+		}
+		content(t, f)
+	}
+	close(done)
+	wg.Wait()
+	settle(t, s)
+	summed(t, s)
+	for _, event := range []string{"sum-failed", "sums-lost", "reclaim-failed"} {
+		_, told := events.Load(event)
+		require.False(t, told, event)
+	}
+	require.NoError(t, s.Close())
+	requireSound(t, s.dir)
+	left, err := os.ReadDir(filepath.Join(s.dir, sumsName))
+	require.NoError(t, err)
+	data, err := os.ReadDir(layersDir(s))
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(left), len(data))
 }
 
 // Data files of two layers, exchanged: each is whole, and in the wrong place.

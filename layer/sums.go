@@ -1,18 +1,22 @@
 package layer
 
 // Checksums: of each block that a sealed layer holds, made in the background, for what a sealed layer shows never
-// changes. Heads have none.
+// changes. Heads have none. Retired layers have: somebody still reads what is left of them.
 //
 //	sums/ID    block b's checksum at offset b × 4, little endian: crc32c of the layer's id and b, 8 bytes each, little
 //	           endian, and the block
 //
-//	write the checksums, sync the file, sync sums/    crash: the start makes them again
+//	commit that the layer has none, if it had some    crash: the start makes them
+//	write the checksums, sync the file, sync sums/    crash: the same
 //	commit that the layer has them                    crash: it has them
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,11 +69,19 @@ func (s *sums) remove(id LayerID) error {
 	return nil
 }
 
-// read returns the checksums of n blocks from one on.
-func readSums(f *os.File, block uint64, n int) ([]uint32, error) {
+// read returns the checksums of n blocks of a layer from one on. errNoSums if they are not there.
+func (s *sums) read(id LayerID, block uint64, n int) ([]uint32, error) {
 	p := make([]byte, n*sumSize)
-	if _, err := f.ReadAt(p, int64(block)*sumSize); err != nil {
-		return nil, err
+	f, err := os.OpenFile(s.path(id), os.O_RDONLY|unix.O_NOATIME|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		_, err = f.ReadAt(p, int64(block)*sumSize)
+		_ = f.Close()
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, io.EOF), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EISDIR):
+		return nil, fmt.Errorf("%w: %w", errNoSums, err)
+	case err != nil:
+		return nil, Errorf(syscall.EIO, "the checksums of data file %s can't be read: %w", fileName(id), err)
 	}
 	found := make([]uint32, n)
 	for i := range found {
@@ -121,18 +133,18 @@ func (s *Store) dropStraySums() {
 	}
 }
 
-// sealedLayers are those that nobody writes any more and that hold something, in order.
+// sealedLayers are those that nobody writes any more and that hold something, retired ones too, in order.
 func (s *Store) sealedLayers(summed bool) (found []*layer) {
 	s.tree.RLock()
 	defer s.tree.RUnlock()
 	for _, n := range s.tree.lineages {
 		for _, l := range n.layers {
-			if l.snap != nil && l.head.Load() == nil && l.hasFile.Load() && l.summed.Load() == summed {
+			if l.owner == nil && l.writer() == nil && l.hasFile.Load() && l.summed.Load() == summed {
 				found = append(found, l)
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b *layer) int { return int(int64(a.id) - int64(b.id)) })
+	slices.SortFunc(found, func(a, b *layer) int { return cmp.Compare(a.id, b.id) })
 	return found
 }
 
@@ -140,7 +152,30 @@ func (s *Store) layersToSum() []*layer { return s.sealedLayers(false) }
 
 // sumLayer makes the checksums of a layer. It rests as long as it works, so that guests have the disk.
 func (s *Store) sumLayer(l *layer) error {
-	f, err := openFile(s.data.sums.path(l.id), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	s.epochs.wait() // for those who take older ones, which were lost, for whole
+	if _, err := s.markSummed(l, false); err != nil {
+		return err
+	}
+	err := s.writeSums(l)
+	there := false
+	if err == nil {
+		there, err = s.markSummed(l, true)
+	}
+	switch {
+	case errors.Is(err, blockmap.ErrFailed):
+		return err // nobody knows whether the layer has them
+	case errors.Is(err, errGone):
+		err = nil
+	}
+	if err != nil || !there {
+		return errors.Join(err, s.data.sums.remove(l.id))
+	}
+	l.summed.Store(true)
+	return nil
+}
+
+func (s *Store) writeSums(l *layer) error {
+	f, err := openFile(s.data.sums.path(l.id), os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW)
 	if err != nil {
 		return err
 	}
@@ -153,27 +188,40 @@ func (s *Store) sumLayer(l *layer) error {
 		_, err := f.WriteAt(p, int64(block)*sumSize)
 		return err
 	})
-	if err == nil {
-		err = errors.Join(faulty("sync"), f.Sync(), syncDirectory(s.data.sums.dir))
+	if err != nil {
+		return err
 	}
-	there := false
-	if err == nil {
-		err = s.update(func(tx *blockmap.Tx) error {
-			return editIfThere(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) { r.Summed, there = true, true })
-		})
-	}
-	if errors.Is(err, blockmap.ErrFailed) {
-		return err // nobody knows whether the layer has them
-	}
-	if err != nil || !there {
-		return errors.Join(err, s.data.sums.remove(l.id))
-	}
-	l.summed.Store(true)
-	return nil
+	return errors.Join(faulty("sync"), f.Sync(), syncDirectory(s.data.sums.dir))
 }
 
-// errStopped says that the store is being closed.
-var errStopped = errors.New("the store is being closed")
+// markSummed commits whether a layer has checksums, unless the catalog says so already, and says whether it is still there.
+func (s *Store) markSummed(l *layer, summed bool) (there bool, err error) {
+	key := catalogKey(tableLayer, l.id)
+	marked := false
+	err = s.index.View(func(tx *blockmap.Tx) error {
+		value, err := tx.Get(key)
+		if there = value != nil; err != nil || !there {
+			return err
+		}
+		r, err := decode[layerRecord](key, value)
+		marked = r.Summed
+		return err
+	})
+	if err != nil || !there || marked == summed {
+		return there, err
+	}
+	there = false
+	err = s.update(func(tx *blockmap.Tx) error {
+		return editIfThere(tx, key, func(r *layerRecord) { r.Summed, there = summed, true })
+	})
+	return there, err
+}
+
+// errStopped says that the store is being closed, errGone that a layer has left, with its files.
+var (
+	errStopped = errors.New("the store is being closed")
+	errGone    = errors.New("the layer is gone")
+)
 
 // eachBlock calls fn for runs of the blocks that a sealed layer holds. It reads at no more than half the disk's speed.
 func (s *Store) eachBlock(l *layer, fn func(block uint64, data []byte) error) error {
@@ -232,54 +280,16 @@ func (s *Store) heldBy(l *layer, region uint64) (held blockmap.Bitmap, err error
 	return held, err
 }
 
-// readLayer reads from a layer's data file.
+// readLayer reads from a layer's data file; errGone. What has left it must not open again: that would keep its room.
 func (s *Store) readLayer(l *layer, p []byte, off int64) error {
 	slot := s.epochs.enter()
 	defer s.epochs.leave(slot)
+	if s.tree.layer(l.id) != l {
+		return errGone
+	}
 	fd, err := s.data.open(l, false)
 	if err != nil {
 		return err
 	}
 	return readBlocks(fd, l, p, off)
-}
-
-// readVerified reads a run from a layer that has checksums, and returns EIO rather than what is not what was written.
-func (s *Store) readVerified(fd int, l *layer, p []byte, off int64) error {
-	from, to := off&^(blockSize-1), (off+int64(len(p))+blockSize-1)&^(blockSize-1)
-	whole := p
-	if int64(len(p)) != to-from {
-		whole = make([]byte, to-from)
-	}
-	if err := readBlocks(fd, l, whole, from); err != nil {
-		return err
-	}
-	wrong, err := s.mismatch(l, uint64(from)/blockSize, whole)
-	if err != nil {
-		return err
-	}
-	if len(wrong) > 0 {
-		return Errorf(syscall.EIO, "block %d of data file %s is damaged: its checksum does not match", wrong[0], fileName(l.id))
-	}
-	copy(p, whole[off-from:])
-	return nil
-}
-
-// mismatch returns the blocks that are not what their checksums say.
-func (s *Store) mismatch(l *layer, block uint64, data []byte) (wrong []uint64, err error) {
-	f, err := os.OpenFile(s.data.sums.path(l.id), os.O_RDONLY|unix.O_NOATIME, 0)
-	if err != nil {
-		return nil, Errorf(syscall.EIO, "the checksums of data file %s can't be read: %w", fileName(l.id), err)
-	}
-	defer f.Close()
-	want, err := readSums(f, block, len(data)/blockSize)
-	if err != nil {
-		return nil, Errorf(syscall.EIO, "the checksums of data file %s can't be read: %w", fileName(l.id), err)
-	}
-	for i, sum := range want {
-		b := block + uint64(i)
-		if sumOf(l.id, b, data[i*blockSize:(i+1)*blockSize]) != sum {
-			wrong = append(wrong, b)
-		}
-	}
-	return wrong, nil
 }

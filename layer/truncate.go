@@ -6,6 +6,8 @@ import (
 	"errors"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snapfs/snapfs/blockmap"
 )
 
@@ -129,14 +131,6 @@ func (f *File) clearVoid(head *layer) {
 		f.vm.store.fail(head)
 		return
 	}
-	if head.hasFile.Load() {
-		s.epochs.wait()
-		slot := s.epochs.enter()
-		if fd, err := s.data.open(head, false); err == nil {
-			_ = punchHole(fd, int64(cut)*blockSize, MaxFileSize-int64(cut)*blockSize) // what stays takes room, no more
-		}
-		s.epochs.leave(slot)
-	}
 	s.tree.Lock()
 	head.void = noCut
 	below := s.tree.belowLocked(head)
@@ -154,11 +148,14 @@ func (f *File) refreshChain() {
 	st.chain.SetChain(s.tree.chain(st.head))
 }
 
-// clearBehind clears the records, counts what is left, and takes the mark away.
+// clearBehind clears the records, gives back the room, counts what is left, and takes the mark away.
 func (f *File) clearBehind(head *layer, cut uint64) error {
 	s := f.vm.store
 	if err := s.clearFrom(head, cut); err != nil {
 		return err
+	}
+	if err := s.cutFile(head, cut); err != nil { // what stays takes room, no more
+		s.opts.Event(f.vm.Name(), "reclaim-failed", "file", f.Name(), "error", err.Error())
 	}
 	blocks, err := f.count()
 	if err != nil {
@@ -178,6 +175,30 @@ func (f *File) clearBehind(head *layer, cut uint64) error {
 		f.allocated.Store(blocks)
 	}
 	return err
+}
+
+// cutFile cuts a head's data file off where nothing of it counts any more. To punch a hole there would do, too, but a file
+// system refuses one that goes beyond its own largest file.
+func (s *Store) cutFile(head *layer, cut uint64) error {
+	if !head.hasFile.Load() {
+		return nil
+	}
+	s.epochs.wait() // for those who read what was there
+	slot := s.epochs.enter()
+	defer s.epochs.leave(slot)
+	fd, err := s.data.open(head, false)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return hostError("look at data file", head, err)
+	}
+	// With the size that it has, too, what was reserved behind that is given back.
+	if err := cutOffAt(fd, min(st.Size, int64(cut)*blockSize)); err != nil {
+		return hostError("cut off data file", head, err)
+	}
+	return nil
 }
 
 // clearFrom clears a layer's records from a block up.
