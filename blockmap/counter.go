@@ -51,7 +51,7 @@ func (h host) openCounter(path string) (c *counter, found bool, err error) {
 		if _, err := h.readAt(f, slot[:], at); err != nil && !errors.Is(err, io.EOF) {
 			return nil, false, errors.Join(err, f.Close())
 		}
-		if crc32.Checksum(slot[:markSize], castagnoli) != binary.LittleEndian.Uint32(slot[markSize:]) {
+		if !slotSound(&slot) {
 			continue
 		}
 		if n := binary.LittleEndian.Uint64(slot[16:]); !found || n > c.number() {
@@ -95,6 +95,34 @@ func ReadCounter(path string) (identity [16]byte, number uint64, found bool, err
 		return identity, 0, false, errors.Join(err, c.close())
 	}
 	return [16]byte(c.mark[:]), c.number(), true, c.close()
+}
+
+// DamagedSlot is where in that file a slot is that is not whole, and was written once; -1 if there is none. Of a file that is
+// made, one slot is zeros until the next commit.
+func DamagedSlot(path string) (at int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	for _, at := range []int64{0, slotAt} {
+		var slot [slotSize]byte
+		_, err := f.ReadAt(slot[:], at)
+		if errors.Is(err, io.EOF) {
+			return at, nil
+		}
+		if err != nil {
+			return -1, err
+		}
+		if slot != [slotSize]byte{} && !slotSound(&slot) {
+			return at, nil
+		}
+	}
+	return -1, nil
+}
+
+func slotSound(slot *[slotSize]byte) bool {
+	return crc32.Checksum(slot[:markSize], castagnoli) == binary.LittleEndian.Uint32(slot[markSize:])
 }
 
 // MakeCounter makes that file anew for an index that is whole and not open. Whether commits at its end are lost is what

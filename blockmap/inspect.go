@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -70,6 +71,12 @@ func (h host) inspect(dir string) (last uint64, err error) {
 	}
 	return last, nil
 }
+
+// ownNames are those of all files that an index may have, those that a crash leaves included.
+var ownNames = regexp.MustCompile(`^(MANIFEST(-REWRITE)?|(REWRITE-)?KEYREGISTRY|DISCARD|LOCK|[0-9]{5,}\.mem|[0-9]{6,}\.(sst|vlog))$`)
+
+// OwnName says whether a file in an index's directory may be one of its own.
+func OwnName(name string) bool { return ownNames.MatchString(name) }
 
 // tablesOf reads the list of tables.
 func (h host) tablesOf(dir string) (map[uint64]badger.TableManifest, error) {

@@ -23,6 +23,7 @@ import (
 
 const (
 	backupName  = "backup"
+	backupTemp  = "index.tmp"
 	backupTime  = "20060102T150405Z"
 	backupsKept = 3                // the newest
 	backupDays  = 2                // days before, of each of which the newest is kept, too; in UTC
@@ -64,6 +65,24 @@ func listBackups(store string) ([]backupFile, error) {
 	}
 	slices.SortFunc(all, func(a, b backupFile) int { return cmp.Compare(b.commit, a.commit) })
 	return all, nil
+}
+
+// verify reads a backup through, and refuses one that is damaged, or of another index; nil: which is not known.
+func (b backupFile) verify(identity *[16]byte) error {
+	info, err := blockmap.VerifyBackup(b.path)
+	if err == nil && identity != nil && info.Identity != *identity {
+		err = errors.New("it is of another store's index")
+	}
+	return err
+}
+
+// identityOf is that of a store's index, as the counter of commits has it; nil if that is not known.
+func identityOf(store string) *[16]byte {
+	identity, _, found, err := blockmap.ReadCounter(filepath.Join(store, commitsName))
+	if err != nil || !found {
+		return nil
+	}
+	return &identity
 }
 
 func nameBackup(at time.Time, commit uint64) string {
@@ -156,7 +175,7 @@ func (s *Store) backUp(now time.Time) error {
 	} else if !errors.Is(err, os.ErrExist) {
 		return Errorf(syscall.EIO, "make %s: %w", dir, err)
 	}
-	temp := filepath.Join(dir, "index.tmp")
+	temp := filepath.Join(dir, backupTemp)
 	info, err := s.writeBackup(temp)
 	if err != nil {
 		_ = os.Remove(temp)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +33,7 @@ type Report struct {
 	Records   int64     `json:"records"`
 	Bytes     int64     `json:"bytes"`
 	Repaired  []Finding `json:"repaired"` // by Repair: what it did. Findings is what stays
+	Unread    bool      `json:"unread"`   // the index can't be read, so nothing else was looked at
 }
 
 // Check looks through a store that nobody has mounted, without changing it.
@@ -100,7 +100,7 @@ func damageFound(dir string, report *Report, err error) error {
 	if !errors.As(err, &damage) {
 		return err
 	}
-	*report = Report{Findings: []Finding{{Object: indexName, Text: damage.Error() + remedy(dir, damage)}}}
+	*report = Report{Unread: true, Findings: []Finding{{Object: indexName, Text: damage.Error() + remedy(dir, damage)}}}
 	return nil
 }
 
@@ -113,7 +113,13 @@ func remedy(dir string, damage error) string {
 	if err != nil || len(backups) == 0 {
 		return "; there is no backup of it in " + filepath.Join(dir, backupName)
 	}
-	return fmt.Sprintf("; `snapfs restore-index %s` goes back to the backup of %s", dir, backups[0].at.Format(time.RFC3339))
+	identity := identityOf(dir)
+	for _, b := range backups {
+		if b.verify(identity) == nil {
+			return fmt.Sprintf("; `snapfs restore-index %s` goes back to the backup of %s", dir, b.at.Format(time.RFC3339))
+		}
+	}
+	return fmt.Sprintf("; none of the backups of it in %s is sound", filepath.Join(dir, backupName))
 }
 
 type check struct {
@@ -133,7 +139,7 @@ func (o *offline) check() (Report, error) {
 		k.found(indexName, "its catalog does not hang together: %v%s", k.broken, remedy(o.dir, k.broken))
 	}
 	k.checkJournal()
-	err := errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkHoles(), k.checkImages())
+	err := errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkHoles(), k.checkSums(), k.checkCounter(), k.checkImages())
 	if k.unsound {
 		k.found(indexName, "its catalog contradicts itself%s", remedy(o.dir, nil))
 	}
@@ -151,12 +157,11 @@ func (k *check) contradiction(object, format string, args ...any) {
 	k.found(object, format, args...)
 }
 
-// listFiles finds what lies in the store's directories that does not belong there.
+// listFiles finds which data files there are, and what lies in the store's directories that does not belong there.
 func (k *check) listFiles() error {
 	err := k.eachFile(layersName, func(name string, info os.FileInfo) {
-		id, err := strconv.ParseUint(name, 16, 64)
-		if err == nil && fileName(LayerID(id)) == name && info.Mode().IsRegular() {
-			k.files[LayerID(id)] = true
+		if id, ok := layerOf(name, info); ok {
+			k.files[id] = true
 		}
 	})
 	if err != nil {
@@ -181,9 +186,6 @@ func (k *check) checkCatalog() error {
 		}
 		if l.HasFile && !k.files[id] {
 			k.found(layerName(id), "has lost its data file, with %d blocks", l.Blocks)
-		}
-		if _, err := os.Stat(filepath.Join(k.dir, sumsName, fileName(id))); l.Summed && err != nil {
-			k.found(layerName(id), "has lost its checksums")
 		}
 	}
 	for id, n := range c.lineages {

@@ -4,9 +4,7 @@ package layer
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -229,24 +227,6 @@ func (m *mender) noteLost() error {
 		m.counted(layerName(l.id), "%s that its data file has lost are noted: to read them is EIO, not zeros", bytesText(blocks*blockSize))
 	}
 	return nil
-}
-
-// dropSums has checksums made again where they are gone.
-func (m *mender) dropSums() error {
-	var lost []LayerID
-	for id, r := range m.catalog.layers {
-		if r.Summed {
-			if _, err := os.Stat(m.path(sumsName, id)); errors.Is(err, os.ErrNotExist) {
-				lost = append(lost, id)
-				m.did(layerName(id), "its checksums are gone, and will be made anew of what it holds now")
-			} else if err != nil {
-				return err
-			}
-		}
-	}
-	return inSteps(m.index, lost, func(tx *blockmap.Tx, id LayerID) error {
-		return edit(tx, catalogKey(tableLayer, id), func(r *layerRecord) { r.Summed = false })
-	})
 }
 
 // recount counts anew what is kept as a number: the blocks that each layer holds, and those that each file shows.

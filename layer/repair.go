@@ -53,7 +53,7 @@ func (m *mender) repair(q *quarantine) error {
 	if err := m.mendJournal(q); err != nil {
 		return err
 	}
-	if err := m.mend(); err != nil {
+	if err := errors.Join(m.mend(), m.mendCounter()); err != nil {
 		return err
 	}
 	strays, err := m.strays()

@@ -13,6 +13,7 @@ package layer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -37,8 +38,8 @@ type RestoreReport struct {
 }
 
 // RestoreIndex makes the index of a store anew of its newest sound backup. Nobody may have the store open. The old index is
-// kept.
-func RestoreIndex(dir string) (report RestoreReport, err error) {
+// kept. EINVAL, unless forced, where that is sound: what was made since the backup would be gone for nothing.
+func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	lock, err := lockForRestore(dir)
 	if err != nil {
 		return report, err
@@ -48,6 +49,10 @@ func RestoreIndex(dir string) (report RestoreReport, err error) {
 	backups, err := r.candidates()
 	if err != nil {
 		return report, err
+	}
+	if !force && r.identity != nil && isSound(dir) {
+		return report, Errorf(unix.EINVAL, "the index of store %s is sound: a restore would only take away what was made since the backup of %s; `snapfs restore-index %[1]s --force` does it all the same",
+			dir, backups[0].at.Format(time.RFC3339))
 	}
 	if err := r.buildFrom(backups); err != nil {
 		if r.aside.name != "" {
@@ -93,6 +98,21 @@ func lockForRestore(dir string) (*os.File, error) {
 		return nil, errors.Join(Errorf(syscall.EIO, "store %s is damaged: %w", dir, err), lock.Close())
 	}
 	return lock, nil
+}
+
+// isSound says whether a store's index can be opened, and does not contradict itself. Without a counter of commits nobody
+// knows that.
+func isSound(dir string) (sound bool) {
+	if _, err := os.Stat(filepath.Join(dir, indexName)); err != nil {
+		return false // to open it would make it
+	}
+	err := withIndex(dir, func(o *offline) error {
+		k := &check{offline: o, files: make(map[LayerID]bool)}
+		err := errors.Join(k.checkCatalog(), k.checkRecords())
+		sound = err == nil && o.tree != nil && !o.catalog.store.Restoring && !k.unsound
+		return err
+	})
+	return err == nil && sound
 }
 
 // refuseRestored refuses an index whose restore is not done, and one that was restored while a mount was under way: what
@@ -143,7 +163,7 @@ func (r *restore) candidates() ([]backupFile, error) {
 func (r *restore) buildFrom(backups []backupFile) error {
 	for _, b := range backups {
 		name := filepath.Join(backupName, filepath.Base(b.path))
-		err := r.verify(b)
+		err := b.verify(r.identity)
 		if err == nil {
 			err = r.build(b)
 		}
@@ -156,17 +176,11 @@ func (r *restore) buildFrom(backups []backupFile) error {
 		}
 		r.report.Skipped = append(r.report.Skipped, Finding{name, err.Error()})
 	}
-	first := r.report.Skipped[0]
-	return Errorf(syscall.EIO, "store %s has no sound backup of its index: %s: %s, and %d more", r.dir, first.Object, first.Text, len(backups)-1)
-}
-
-// verify refuses a backup that is damaged, or of another index.
-func (r *restore) verify(b backupFile) error {
-	info, err := blockmap.VerifyBackup(b.path)
-	if err == nil && r.identity != nil && info.Identity != *r.identity {
-		err = errors.New("it is of another store's index")
+	first, more := r.report.Skipped[0], ""
+	if n := len(backups) - 1; n > 0 {
+		more = fmt.Sprintf("; nor is any of the %d others", n)
 	}
-	return err
+	return Errorf(syscall.EIO, "store %s has no sound backup of its index: %s is not: %s%s", r.dir, first.Object, first.Text, more)
 }
 
 // build makes the new index in quarantine. Until the exchange nothing else is changed.
@@ -268,7 +282,11 @@ func (r *restore) finish() error {
 			r.report.Unknown++
 			r.report.Bytes += s.bytes
 		}
-		if err := m.setAside(r.aside, strays); err != nil {
+		others, err := m.strays(".", indexName, sumsName, backupName, frozenName)
+		if err != nil {
+			return err
+		}
+		if err := m.setAside(r.aside, append(strays, others...)); err != nil {
 			return err
 		}
 		r.report.Done = append(r.report.Done, m.done...)

@@ -62,7 +62,7 @@ func closeAndRestore(t *testing.T, s *Store) (*Store, RestoreReport) {
 	_, err := Open(s.dir, Options{})
 	require.ErrorIs(t, err, blockmap.ErrDamaged)
 	require.ErrorContains(t, err, "`snapfs restore-index "+s.dir+"`")
-	report, err := RestoreIndex(s.dir)
+	report, err := RestoreIndex(s.dir, false)
 	require.NoError(t, err)
 	return openStore(t, s.dir, Options{}), report
 }
@@ -235,7 +235,7 @@ func TestRestoreTakesTheNewestSoundBackup(t *testing.T) {
 
 	require.NoError(t, s.Close())
 	flip(t, backups[2].path, 20)
-	_, err = RestoreIndex(s.dir)
+	_, err = RestoreIndex(s.dir, true)
 	require.ErrorContains(t, err, "no sound backup")
 	requireOnlyLosses(t, s.dir) // it is as it was
 }
@@ -258,24 +258,66 @@ func TestRestoreSkipsABackupThatMakesNoSense(t *testing.T) {
 
 func TestRestoreRefuses(t *testing.T) {
 	s, _, _ := backedUpStore(t)
-	_, err := RestoreIndex(s.dir)
+	_, err := RestoreIndex(s.dir, false)
 	require.ErrorIs(t, err, syscall.EBUSY)
 	require.ErrorContains(t, err, "in use")
-	_, err = RestoreIndex(t.TempDir())
+	_, err = RestoreIndex(t.TempDir(), false)
 	require.ErrorIs(t, err, syscall.ENOENT)
-	_, err = RestoreIndex(filepath.Join(s.dir, "nothing"))
+	_, err = RestoreIndex(filepath.Join(s.dir, "nothing"), false)
 	require.ErrorIs(t, err, syscall.ENOENT)
 	empty := newStore(t, Options{})
 	require.NoError(t, empty.Close())
-	_, err = RestoreIndex(empty.dir)
+	_, err = RestoreIndex(empty.dir, false)
 	require.ErrorContains(t, err, "no backup")
 
 	// A backup of another store's index.
 	require.NoError(t, s.Close())
 	copyTree(t, filepath.Join(s.dir, backupName), filepath.Join(empty.dir, backupName))
-	_, err = RestoreIndex(empty.dir)
+	_, err = RestoreIndex(empty.dir, true)
 	require.ErrorContains(t, err, "another store")
-	requireSound(t, empty.dir)
+	require.Contains(t, findingOf(t, empty.dir, nameOfBackup(t, empty.dir)), "another store")
+}
+
+// Where the index is sound, a restore would only lose what was made since: it has to be asked for.
+func TestRestoreOfASoundIndex(t *testing.T) {
+	s, v, _ := backedUpStore(t)
+	snapshot(t, v, "later")
+	require.NoError(t, s.Close())
+	for range 2 {
+		_, err := RestoreIndex(s.dir, false)
+		require.ErrorIs(t, err, syscall.EINVAL)
+		require.ErrorContains(t, err, "is sound")
+		require.ErrorContains(t, err, "--force")
+		requireSound(t, s.dir)
+		require.NoDirExists(t, filepath.Join(s.dir, quarantineName))
+	}
+	s = openStore(t, s.dir, Options{})
+	_, err := vmNamed(t, s, "web").Snapshot("later")
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	_, err = RestoreIndex(s.dir, true)
+	require.NoError(t, err)
+	s = openStore(t, s.dir, Options{})
+	_, err = vmNamed(t, s, "web").Snapshot("later")
+	require.ErrorIs(t, err, syscall.ENOENT)
+
+	// One that can be opened and contradicts itself is not.
+	require.NoError(t, s.update(func(tx *blockmap.Tx) error {
+		key, _ := firstKey(t, tx, tableLineage)
+		tx.Delete(key)
+		return nil
+	}))
+	require.NoError(t, s.Close())
+	_, err = RestoreIndex(s.dir, false)
+	require.NoError(t, err)
+}
+
+// nameOfBackup is that of the newest one, in the store.
+func nameOfBackup(t *testing.T, dir string) string {
+	t.Helper()
+	backups, err := listBackups(dir)
+	require.NoError(t, err)
+	return filepath.Join(backupName, filepath.Base(backups[0].path))
 }
 
 // A worker that goes on after another does not, on an index that was restored in between.
@@ -285,7 +327,7 @@ func TestRestoreUnderAMount(t *testing.T) {
 		abandonWork(s)
 		s.closed = s.release()
 	})
-	_, err := RestoreIndex(s.dir)
+	_, err := RestoreIndex(s.dir, true)
 	require.NoError(t, err)
 	o := s.opts
 	o.Session = s.session
@@ -316,7 +358,7 @@ func TestRestoreThatFails(t *testing.T) {
 			}
 			return nil
 		}
-		_, err := RestoreIndex(dir)
+		_, err := RestoreIndex(dir, false)
 		fault = nil
 		if i < n {
 			require.NoError(t, err)
@@ -328,7 +370,7 @@ func TestRestoreThatFails(t *testing.T) {
 				_, openErr := Open(dir, Options{})
 				require.ErrorContains(t, openErr, "`snapfs ", "step %d: it says what to do", n)
 			}
-			_, err = RestoreIndex(dir)
+			_, err = RestoreIndex(dir, strings.Contains(err.Error(), "the index is restored"))
 			require.NoError(t, err, "again, after step %d", n)
 		}
 		again, err := Open(dir, Options{})

@@ -234,7 +234,7 @@ func (m *mender) suspect(id FileID, f fileRecord, adopted int64) {
 // unknown are the files that the restored index does not know, or does not know to hold anything: a start would remove
 // those.
 func (m *mender) unknown() ([]stray, error) {
-	found, err := m.strays()
+	found, err := m.strays(layersName, imagesName)
 	if err != nil {
 		return nil, err
 	}

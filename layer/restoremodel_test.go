@@ -85,7 +85,7 @@ func runRestored(t *rapid.T, dir string) {
 	require.NoError(t, os.MkdirAll(filepath.Join(at, backupName), 0o700))
 	require.NoError(t, os.Rename(kept, filepath.Join(at, backupName, filepath.Base(backups[0].path))))
 	before := filesIn(t, filepath.Join(at, layersName))
-	report, err := RestoreIndex(at)
+	report, err := RestoreIndex(at, false)
 	require.NoError(t, err)
 	after := filesIn(t, filepath.Join(at, layersName))
 	for name := range filesIn(t, filepath.Join(at, report.Aside, layersName)) {
@@ -196,6 +196,9 @@ func requireOnlyLosses(t tester, dir string) {
 	report, err := Check(dir)
 	require.NoError(t, err)
 	for _, f := range report.Findings {
+		if strings.HasPrefix(f.Object, backupName) {
+			continue // one that is damaged
+		}
 		require.Contains(t, f.Text, "has lost", "%s", f.Object)
 		require.NotContains(t, f.Object, "layer")
 	}

@@ -21,7 +21,7 @@ func (a *app) checkCmd() *cobra.Command {
 With --repair, what can be set right is: counts, lists and checksums are made anew; files that are not the store's go to
 STORE/quarantine; blocks that a data file has lost are noted, so that to read them is an error, and never zeros, until they
 are written anew. What no repair brings back is named as long as somebody lacks it: the VM, the file or snapshot, and which
-bytes. A damaged index is not repaired, see ` + "`snapfs restore-index`" + `.
+bytes. Checksums that are lost are made anew of what the data is then. A damaged index is not repaired, see ` + "`snapfs restore-index`" + `.
 
 Exit code 0: nothing is wrong, or not any more. 1: something is, or is lost.`,
 		Args: cobra.ExactArgs(1),
@@ -98,6 +98,10 @@ func refuseMounted(dir, command string) error {
 func (a *app) showReport(r layer.Report) {
 	showFindings(a.stdout, "repaired: ", r.Repaired)
 	showFindings(a.stdout, "", r.Findings)
+	if r.Unread {
+		fmt.Fprintln(a.stdout, "nothing but the index was looked at")
+		return
+	}
 	fmt.Fprintf(a.stdout, "%s, %s, %s, %s, %s, %s\n",
 		count(r.VMs, "VM"), count(r.Files, "file"), count(r.Snapshots, "snapshot"),
 		count(r.Layers, "layer"), count(int(r.Records), "index record"), showSize(r.Bytes))
@@ -134,7 +138,8 @@ func jsonReport(r layer.Report) any {
 		Layers    int       `json:"layers"`
 		Records   int64     `json:"records"`
 		Bytes     int64     `json:"bytes"`
-	}{jsonFindings(r.Findings), jsonFindings(r.Repaired), r.VMs, r.Files, r.Snapshots, r.Layers, r.Records, r.Bytes}
+		Unread    bool      `json:"unread"`
+	}{jsonFindings(r.Findings), jsonFindings(r.Repaired), r.VMs, r.Files, r.Snapshots, r.Layers, r.Records, r.Bytes, r.Unread}
 }
 
 // count writes "1 file", "2 files".

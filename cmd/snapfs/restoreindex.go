@@ -14,7 +14,8 @@ import (
 )
 
 func (a *app) restoreIndexCmd() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use:   "restore-index STORE",
 		Short: "Make the index of a store that is not mounted anew of its newest backup",
 		Long: `Make the index of a store that is not mounted anew of its newest sound backup in STORE/backup, which a mount makes every
@@ -23,20 +24,23 @@ hour. The old index, and all data that the backup does not know, is kept in STOR
 The backup is older than the data. A snapshot that it knows shows what it always did; where its data was given back since,
 to read it is an error, never zeros. What a VM showed last comes back as far as its data is there, but of no one moment:
 check its file system, or revert it. What was made since the backup, VMs, files and snapshots, is gone from sight.
+So an index that is sound is left as it is, unless --force says otherwise.
 
 Exit code 0: the index is restored, and what it knows is there. 1: it is restored, and data is lost, which is named, as
 ` + "`snapfs check`" + ` does from then on; or it could not be restored.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return a.restoreIndex(args[0]) },
+		RunE: func(_ *cobra.Command, args []string) error { return a.restoreIndex(args[0], force) },
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "go back to the backup also where the index is sound")
+	return cmd
 }
 
-func (a *app) restoreIndex(dir string) error {
+func (a *app) restoreIndex(dir string, force bool) error {
 	if err := refuseMounted(dir, "restore-index"); err != nil {
 		return err
 	}
 	done := a.working("restoring")
-	report, err := layer.RestoreIndex(dir)
+	report, err := layer.RestoreIndex(dir, force)
 	done()
 	for _, f := range report.Skipped {
 		fmt.Fprintf(a.stdout, "skipped %s: %s\n", f.Object, oneLine(f.Text))

@@ -60,7 +60,7 @@ func newSchedule(path string, store *layer.Store, take func(*layer.VM, fs.Create
 		err = json.Unmarshal(text, &s.plans)
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		s.event("", "schedule-failed", "error", err) // all schedules count from now
+		s.event("", "schedule-failed", "file", path, "error", fmt.Errorf("is damaged: %w", err), "what", "all schedules count from now")
 	}
 	return s
 }

@@ -17,7 +17,10 @@ func (a *app) scrubCmd() *cobra.Command {
 		Use:   "scrub MOUNT",
 		Short: "Compare the data of all snapshots with its checksums",
 		Long: `Compare the data that snapshots have sealed with its checksums, at no more than half the disk's speed, while guests go on.
-Data that was written since a VM's last snapshot has none. Nothing is changed.`,
+Data that was written since a VM's last snapshot has none. Nothing is changed, but for checksums that are lost: they are made
+anew. Where data and checksum do not match, nobody knows which of the two is damaged. Who finds the data right, as by a
+checksum of their own, removes the layer's file in STORE/sums while the store is not mounted, and runs
+` + "`snapfs check STORE --repair`" + `.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.scrub(args[0], asJSON) },
 	}
