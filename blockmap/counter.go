@@ -180,15 +180,21 @@ func (x *Index) verifyCounter(path string, found bool) error {
 	case mark != nil && [16]byte(mark) != [16]byte(c.mark[:]):
 		return fmt.Errorf("%w: it is not the one that %s belongs to", ErrDamaged, path)
 	}
-	return x.counter.verify(x.committed)
+	return x.counter.verify(x.committed, "")
 }
 
-// verify says whether an index that ends with commit last is whole.
-func (c *counter) verify(last uint64) error {
-	if n := c.number(); n > last {
-		return fmt.Errorf("%w: it ends with commit %d, but commit %d was made: files of it are lost, damaged, or of an older copy", ErrDamaged, last, n)
+// verify says whether an index that ends with commit last, in the log end if that is given, is whole.
+func (c *counter) verify(last uint64, end string) error {
+	n := c.number()
+	if n <= last {
+		return nil
 	}
-	return nil
+	if end != "" {
+		end = ": " + end + " is damaged behind that, or"
+	} else {
+		end = ":"
+	}
+	return fmt.Errorf("%w: it ends with commit %d, but commit %d was made%s files of it are lost, damaged, or of an older copy", ErrDamaged, last, n, end)
 }
 
 // mark is that of the newest commit; nil if it has none.

@@ -200,6 +200,25 @@ func TestDamage(t *testing.T) {
 	require.NoError(t, x.Close())
 }
 
+// A log that is damaged anywhere that matters is an ErrDamaged that names it.
+func TestDamagedLogIsNamed(t *testing.T) {
+	pristine, _ := crashed(t)
+	logs, err := filepath.Glob(filepath.Join(pristine, "index", memPattern))
+	require.NoError(t, err)
+	name := logs[len(logs)-1]
+	original, err := os.ReadFile(name)
+	require.NoError(t, err)
+	used := len(bytes.TrimRight(original, "\x00"))
+	for _, at := range []int{0, 4, 7, used - 8} {
+		data := bytes.Clone(original)
+		data[at] ^= 1
+		require.NoError(t, os.WriteFile(name, data, 0o600))
+		_, err := openCounted(pristine)
+		require.ErrorIs(t, err, ErrDamaged, "%d", at)
+		require.ErrorContains(t, err, filepath.Base(name), "%d", at)
+	}
+}
+
 // Files of another index, or older ones of the same.
 func TestForeignFiles(t *testing.T) {
 	one, _ := crashed(t)

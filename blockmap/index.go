@@ -106,9 +106,9 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 		}
 	}()
 	if !o.Trusted {
-		last, err := h.inspect(dir)
+		last, end, err := h.inspect(dir)
 		if err == nil && found {
-			err = c.verify(last)
+			err = c.verify(last, end)
 		}
 		if err != nil {
 			return nil, err

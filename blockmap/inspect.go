@@ -33,13 +33,14 @@ var ErrNoCounter = fmt.Errorf("%w: no counter of commits", ErrDamaged)
 var (
 	errCutOff = errors.New("cut off, or a wrong length")
 	errSum    = errors.New("checksum mismatch")
+	errHeader = errors.New("damaged header")
 )
 
-// inspect returns the number of the last commit in the index; 0 in a new one.
-func (h host) inspect(dir string) (last uint64, err error) {
+// inspect returns the number of the last commit in the index, 0 in a new one, and where it ends: the newest log, if any.
+func (h host) inspect(dir string) (last uint64, end string, err error) {
 	tables, err := h.tablesOf(dir)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	for id := range tables {
 		err := h.withFile(table.NewFilename(id, dir), func(data []byte) error {
@@ -48,28 +49,31 @@ func (h host) inspect(dir string) (last uint64, err error) {
 			return err
 		})
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
 	}
 	logs, err := filepath.Glob(filepath.Join(dir, memPattern))
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	slices.Sort(logs)
 	for _, name := range logs {
 		err := h.withFile(name, func(data []byte) error {
-			first, end := scanLog(data)
+			if !plainLog(data) {
+				return errHeader
+			}
+			first, newest := scanLog(data)
 			if first > last+1 {
 				return fmt.Errorf("it begins with commit %d, and before it there is nothing after commit %d", first, last)
 			}
-			last = max(last, end)
+			last, end = max(last, newest), filepath.Base(name)
 			return nil
 		})
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
 	}
-	return last, nil
+	return last, end, nil
 }
 
 // ownNames are those of all files that an index may have, those that a crash leaves included.

@@ -21,6 +21,11 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// plainLog says whether the header of a log is that of one without encryption: it begins with the key's number, 8 bytes.
+func plainLog(data []byte) bool {
+	return len(data) < logHeader || binary.BigEndian.Uint64(data) == 0
+}
+
 // scanLog returns the versions of the first and last commit in a log; 0 if it has none.
 func scanLog(data []byte) (first, last uint64) {
 	if len(data) < logHeader {
