@@ -32,7 +32,7 @@ func TestForeignFiles(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, nil, 0o600))
 	}
 	requireSound(t, s.dir) // all of these may be there
-	for _, name := range []string{"notes.txt", "index/notes.txt", "index/77.sst", "sums/notes.txt", "backup/20060102-1", "frozen/guest"} {
+	for _, name := range []string{"notes.txt", "index/notes.txt", "index/notes.sst", "sums/notes.txt", "backup/20060102-1", "frozen/guest"} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), []byte(name), 0o600))
 			require.NotEmpty(t, findingOf(t, s.dir, name))
