@@ -26,10 +26,10 @@ const (
 // have more behind a dot.
 var (
 	storeNames = []string{
-		lockName, indexName, layersName, commitsName, sumsName, backupName, journalName, ballastName, quarantineName, imagesName,
+		lockName, indexName, layersName, commitsName, sumsName, backupName, ballastName, quarantineName, imagesName,
 		frozenName, "lost+found",
 	}
-	dottedNames = []string{formatName, scheduleName, "log", "events"}
+	dottedNames = []string{formatName, journalName, scheduleName, "log", "events"}
 )
 
 // stray is such a file.

@@ -26,7 +26,7 @@ func findingOf(t *testing.T, dir, object string) string {
 func TestForeignFiles(t *testing.T) {
 	s, _, _ := backedUpStore(t)
 	require.NoError(t, s.Close())
-	for _, name := range []string{"log", "log.1", "events", "events.new", "schedule.new", "FORMAT.tmp", "frozen/2.new", "index/000077.sst", "backup/index.tmp", "sums/00000000000000ff"} {
+	for _, name := range []string{"log", "log.1", "events", "events.new", "schedule.new", "FORMAT.tmp", "journal.tmp", "frozen/2.new", "index/000077.sst", "backup/index.tmp", "sums/00000000000000ff"} {
 		path := filepath.Join(s.dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, nil, 0o600))
