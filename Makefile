@@ -41,10 +41,10 @@ check:
 	done
 
 unit: deps
-	$(GO) test $$($(GO) list ./... | grep -v /integration)
+	$(GO) test -timeout=20m $$($(GO) list ./... | grep -v /integration)
 
 race: deps
-	CGO_ENABLED=1 $(GO) test -race -short $(RACE)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout=20m $(RACE)
 
 # Real mounts and real guests, driven through the built binary.
 integration: deps build

@@ -98,6 +98,22 @@ func syncFile(f *os.File) error {
 	return f.Sync()
 }
 
+func readAt(f *os.File, p []byte, off int64) error {
+	if err := faulty("read"); err != nil {
+		return err
+	}
+	_, err := f.ReadAt(p, off)
+	return err
+}
+
+func writeAt(f *os.File, p []byte, off int64) error {
+	if err := faulty("write"); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(p, off)
+	return err
+}
+
 func removeFile(path string) error {
 	if err := faultyAt("unlink", path); err != nil {
 		return err

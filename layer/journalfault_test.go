@@ -36,7 +36,9 @@ func crashedJournaled(t *testing.T) (dir string, want []byte) {
 	require.NoError(t, err)
 	defer data.Close()
 	require.NoError(t, data.Truncate(blockSize))
-	return dir, content(t, f)
+	want = content(t, f)
+	require.NoError(t, s.Close()) // or it would go on beside the faults
+	return dir, want
 }
 
 func requireRoot(t *testing.T, s *Store, want []byte, what string, args ...any) {

@@ -63,7 +63,7 @@ func (s *sums) path(id LayerID) string { return filepath.Join(s.dir, fileName(id
 
 // remove removes a layer's; that there are none is fine.
 func (s *sums) remove(id LayerID) error {
-	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeFile(s.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -72,9 +72,9 @@ func (s *sums) remove(id LayerID) error {
 // read returns the checksums of n blocks of a layer from one on. errNoSums if they are not there.
 func (s *sums) read(id LayerID, block uint64, n int) ([]uint32, error) {
 	p := make([]byte, n*sumSize)
-	f, err := os.OpenFile(s.path(id), os.O_RDONLY|unix.O_NOATIME|unix.O_NOFOLLOW, 0)
+	f, err := openFile(s.path(id), os.O_RDONLY|unix.O_NOATIME|unix.O_NOFOLLOW)
 	if err == nil {
-		_, err = f.ReadAt(p, int64(block)*sumSize)
+		err = readAt(f, p, int64(block)*sumSize)
 		_ = f.Close()
 	}
 	switch {
@@ -185,13 +185,12 @@ func (s *Store) writeSums(l *layer) error {
 		for i := 0; i < len(data); i += blockSize {
 			p = binary.LittleEndian.AppendUint32(p, sumOf(l.id, block+uint64(i/blockSize), data[i:i+blockSize]))
 		}
-		_, err := f.WriteAt(p, int64(block)*sumSize)
-		return err
+		return writeAt(f, p, int64(block)*sumSize)
 	})
 	if err != nil {
 		return err
 	}
-	return errors.Join(faulty("sync"), f.Sync(), syncDirectory(s.data.sums.dir))
+	return errors.Join(syncFile(f), syncDirectory(s.data.sums.dir))
 }
 
 // markSummed commits whether a layer has checksums, unless the catalog says so already, and says whether it is still there.

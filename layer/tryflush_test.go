@@ -31,6 +31,7 @@ func failSyncs(t *testing.T) (syncs *atomic.Int32, broken *atomic.Bool) {
 func TestTryFlush(t *testing.T) {
 	syncs, broken := failSyncs(t)
 	s := newStore(t, Options{})
+	openJournal(t, s) // whose making would count
 	v := makeVM(t, s, "web")
 	f := makeFile(t, v, "root", 8*blockSize)
 
@@ -44,7 +45,6 @@ func TestTryFlush(t *testing.T) {
 	require.NoError(t, f.TryFlush())
 	require.EqualValues(t, 1, syncs.Load())
 
-	resize(t, f, 16*blockSize)
 	write(t, f, blocksOf(3, 1), 12*blockSize)
 	require.ErrorIs(t, f.TryFlush(), ErrWait, "a new size")
 	flush(t, f)
