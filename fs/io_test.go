@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -105,6 +106,10 @@ func TestDurableWrites(t *testing.T) {
 		_, err = f.WriteAt(want, 5000)
 		require.NoError(t, err)
 
+		require.Eventually(t, func() bool { // which the first write has asked for: nothing is renamed under the copy then
+			_, err := os.Stat(filepath.Join(m.store.Dir(), "journal"))
+			return err == nil
+		}, time.Minute, time.Millisecond)
 		dir := filepath.Join(t.TempDir(), "copy")
 		out, err := exec.Command("cp", "-a", m.store.Dir(), dir).CombinedOutput()
 		require.NoError(t, err, "%s", out)

@@ -405,7 +405,7 @@ func TestEveryFailure(t *testing.T) {
 	require.NoError(t, w.store.Close())
 	stride := 1
 	if testing.Short() {
-		stride = 5 // under the race detector, which has seen all of it after a few
+		stride = 11 // under the race detector, which has seen all of it after a few
 	}
 	for _, kind := range []string{
 		"read", "write", "sync", "punch", "cut", "allocate", "open", "create", "unlink", "mkdir", "rename", "readdir", "statfs",

@@ -64,7 +64,7 @@ var journalFaults = []string{"read", "write", "sync", "open", "create", "rename"
 func eachFailure(t *testing.T, least int, run func(t *testing.T, f *failure)) {
 	hits, stride := 0, 1
 	if testing.Short() {
-		stride = 4 // under the race detector
+		stride = 7 // under the race detector
 	}
 	for _, kind := range journalFaults {
 		for n := 1; ; n += stride {
