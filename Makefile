@@ -66,6 +66,7 @@ bench: deps build
 #   TestFleet…, TestBusyIndex   5 minutes: FLEET VMs, FLEET snapshots, RECORDS records in the index. Here, and nowhere else, time
 #                          and memory have limits, so that the machine should do nothing else
 #   TestRandom…            STEPS random operations, with kills, remounts and power losses
+#   Test…Failure(s)        each thing that is asked of the host fails once, and is not sampled
 #   TestPowerReplay…       the power fails at POINTS points of a log of the device's writes, on each file system
 SOAK    ?= 10m
 KILLS   ?= 2000
@@ -77,6 +78,7 @@ soak: deps build
 	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h ./integration \
 	    -run='TestSoak$$|TestKillsUnderLargeIO|TestFleet|TestBusyIndex|TestOnce$$|TestRandom|TestPowerReplay' \
 	    -soak=$(SOAK) -kills=$(KILLS) -fleet=$(FLEET) -records=$(RECORDS) -steps=$(STEPS) -seed=0 -points=$(POINTS)
+	$(GO) test -count=1 -v -timeout=2h ./layer -run='Failure' -every
 
 clean:
 	rm -rf bin

@@ -6,7 +6,9 @@ package layer
 import (
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -391,6 +393,19 @@ func broken(s *Store) bool {
 	return false
 }
 
+var every = flag.Bool("every", false, "have the n-th thing of each kind fail for every n, not for one in three")
+
+// nextFailure is how many of a kind on from one that failed the next one is.
+func nextFailure() int {
+	switch {
+	case *every:
+		return 1
+	case testing.Short():
+		return 11 // under the race detector, which has seen all of it after a few
+	}
+	return 1 + rand.IntN(5) // others in each run
+}
+
 func TestEveryFailure(t *testing.T) {
 	sumsByHand(t)
 	// What is seen after each step, where nothing fails.
@@ -403,22 +418,18 @@ func TestEveryFailure(t *testing.T) {
 		states = append(states, seenOf(t, w.store))
 	}
 	require.NoError(t, w.store.Close())
-	stride := 1
-	if testing.Short() {
-		stride = 11 // under the race detector, which has seen all of it after a few
-	}
 	for _, kind := range []string{
 		"read", "write", "sync", "punch", "cut", "allocate", "open", "create", "unlink", "mkdir", "rename", "readdir", "statfs",
 		"stat", "view",
 		"commit",
 	} {
 		t.Run(kind, func(t *testing.T) {
-			for n := 1; ; n += stride {
+			for n := 1; ; n += nextFailure() {
 				f := &failure{kind: kind, n: n}
 				f.install(t)
 				if !faultRun(t, f, states) {
 					require.Greater(t, n, 1, "nothing of the kind was ever asked for")
-					t.Logf("%d failures", n-1)
+					t.Logf("up to the %d.", n-1)
 					return
 				}
 			}
