@@ -151,9 +151,7 @@ func (f *File) writeAt(p []byte, off int64, grow, wait bool) error {
 			return err
 		}
 		if owner == st.head.id {
-			if err = s.writeRun(st.head, p[:n], off); err == nil {
-				st.head.noteWritten(off, n)
-			}
+			err = s.overwrite(st.head, p[:n], off)
 		} else {
 			n = f.untaken(st, off, n, len(p))
 			err = f.take(st, p[:n], off, grow)
@@ -169,7 +167,16 @@ func (f *File) writeAt(p []byte, off int64, grow, wait bool) error {
 	return nil
 }
 
-// writeRun writes blocks that the head owns.
+// overwrite writes blocks that the head owns already.
+func (s *Store) overwrite(head *layer, p []byte, off int64) error {
+	err := s.writeRun(head, p, off)
+	if err == nil {
+		head.noteWritten(off, len(p))
+	}
+	return err
+}
+
+// writeRun writes to blocks that the head owns, or is about to.
 func (s *Store) writeRun(head *layer, p []byte, off int64) error {
 	fd, err := s.data.open(head, true)
 	if err != nil {
@@ -217,9 +224,7 @@ func (f *File) takeRegion(st *fileState, p []byte, off int64, grow bool) error {
 			return err
 		}
 		if owner == st.head.id {
-			if err = f.vm.store.writeRun(st.head, p[:n], off); err == nil {
-				st.head.noteWritten(off, n)
-			}
+			err = f.vm.store.overwrite(st.head, p[:n], off)
 		} else {
 			n, err = f.takeRun(st, owner, p[:n], off, grow)
 		}
