@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -42,6 +43,9 @@ type (
 	scrubAnswer struct {
 		Scrub layer.ScrubReport `json:"scrub"`
 	}
+	formatAnswer struct {
+		Format layer.FormatInfo `json:"format"`
+	}
 	errorAnswer struct {
 		Error errorText `json:"error"`
 	}
@@ -59,6 +63,9 @@ func (s *server) run(n node, in *fuse.WriteIn, text []byte, root bool) ([]byte, 
 	}
 	if which == controlScrub {
 		return s.scrub(text)
+	}
+	if which == controlFormat {
+		return s.raiseFormat(text)
 	}
 	if which == controlClone && !root {
 		err := layer.Errorf(syscall.EACCES, "a clone is a new VM in the mount, where only root makes directories")
@@ -101,6 +108,20 @@ func (s *server) scrub(text []byte) ([]byte, error) {
 	}
 	err = s.noteCommand("", controlScrub, nil, "layers", report.Layers, "bytes", report.Bytes, "findings", len(report.Findings))
 	return marshal(scrubAnswer{report}), err
+}
+
+// raiseFormat has the store use a newer version of its format. Done twice it is the same.
+func (s *server) raiseFormat(text []byte) ([]byte, error) {
+	version, err := strconv.Atoi(string(bytes.TrimSpace(text)))
+	if err != nil {
+		err = invalid("%q is no number of a version", text)
+	} else {
+		err = s.store.RaiseFormat(version)
+	}
+	if err != nil {
+		return failed(err), s.noteCommand("", controlFormat, err)
+	}
+	return marshal(formatAnswer{s.store.Format()}), s.noteCommand("", controlFormat, nil, "version", version)
 }
 
 // execute runs a command on a VM and notes in the log how it went.

@@ -29,6 +29,7 @@ const (
 	controlClone
 	controlPolicy
 	controlScrub
+	controlFormat
 
 	controls = 16 // that there can be
 )
@@ -37,7 +38,7 @@ var (
 	vmControls = []control{controlCreate, controlDelete, controlRename, controlRevert,
 		controlPreview, controlCommit, controlUndo, controlClone, controlPolicy,
 		controlTree, controlList, controlStatus, controlLog}
-	mountControls = []control{controlStatus, controlList, controlLog, controlScrub}
+	mountControls = []control{controlStatus, controlList, controlLog, controlScrub, controlFormat}
 )
 
 // controlsOf lists the control files of a VM's .snapshots, or for 0 of the mount's.

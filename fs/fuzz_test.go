@@ -245,7 +245,7 @@ func (z *fuzzStore) seeds() (seeds [][]byte) {
 	for which, texts := range map[control][]string{
 		controlCreate: {"two", `{"name": "three", "description": "x"}`, "\xff"}, controlDelete: {"two", "one..three"}, controlRename: {"one to=uno", "uno to=one"},
 		controlRevert: {"one discard=true force=true", "two"}, controlPreview: {"one force=true"}, controlUndo: {"", "force=true"}, controlCommit: {"\n"},
-		controlClone: {"one to=web2"}, controlPolicy: {`{"limit": {"snapshots": 5}}`, `{`}, controlScrub: {""}, controlLog: {"x"},
+		controlClone: {"one to=web2"}, controlPolicy: {`{"limit": {"snapshots": 5}}`, `{`}, controlScrub: {""}, controlFormat: {"2", "99"}, controlLog: {"x"},
 	} {
 		n := controlNode(z.vm.vmID(), which)
 		opened, fh := open(opOpen, n, unix.O_RDWR)

@@ -207,7 +207,7 @@ func TestListings(t *testing.T) {
 		require.Equal(t, vm, m.list("a"))
 		require.ElementsMatch(t, strings.Fields("create delete rename revert preview commit undo clone policy "+
 			"tree list status log one two"), m.list("a", layer.SnapDir))
-		require.ElementsMatch(t, []string{"status", "list", "log", "scrub"}, m.list(layer.SnapDir))
+		require.ElementsMatch(t, []string{"status", "list", "log", "scrub", "format"}, m.list(layer.SnapDir))
 		require.Equal(t, []string{"disk", "snapshot.json"}, m.list("a", layer.SnapDir, "two"))
 
 		var listed []struct{ VM, Name string }

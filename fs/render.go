@@ -92,26 +92,27 @@ func (s *server) listAll() []vmSnapshot {
 
 // mountStatus is how the whole mount stands. Sizes in bytes.
 type mountStatus struct {
-	Store         string     `json:"store"`
-	Mountpoint    string     `json:"mountpoint"`
-	WorkerPID     int        `json:"worker_pid"`
-	SupervisorPID *int       `json:"supervisor_pid"`
-	Restarts      int        `json:"restarts"`
-	LastExit      *string    `json:"last_exit"`
-	Version       string     `json:"version"`
-	Layers        int        `json:"layers"`
-	RetiredLayers int        `json:"retired_layers"`
-	LayerBytes    int64      `json:"layer_bytes"`
-	ReclaimBytes  int64      `json:"reclaim_bytes"`
-	UnsummedBytes int64      `json:"unsummed_bytes"`
-	MemoryBytes   int64      `json:"memory_bytes"` // of machines, in snapshots
-	Free          int64      `json:"free"`
-	Reserve       int64      `json:"reserve"`
-	GrowthPerHour int64      `json:"growth_per_hour"`
-	FullAt        *time.Time `json:"full_at"`
-	Fastest       *string    `json:"fastest"`
-	Capabilities  []string   `json:"capabilities"`
-	Progress      *Progress  `json:"progress"` // of a scrub
+	Store         string           `json:"store"`
+	Mountpoint    string           `json:"mountpoint"`
+	WorkerPID     int              `json:"worker_pid"`
+	SupervisorPID *int             `json:"supervisor_pid"`
+	Restarts      int              `json:"restarts"`
+	LastExit      *string          `json:"last_exit"`
+	Version       string           `json:"version"`
+	Format        layer.FormatInfo `json:"format"`
+	Layers        int              `json:"layers"`
+	RetiredLayers int              `json:"retired_layers"`
+	LayerBytes    int64            `json:"layer_bytes"`
+	ReclaimBytes  int64            `json:"reclaim_bytes"`
+	UnsummedBytes int64            `json:"unsummed_bytes"`
+	MemoryBytes   int64            `json:"memory_bytes"` // of machines, in snapshots
+	Free          int64            `json:"free"`
+	Reserve       int64            `json:"reserve"`
+	GrowthPerHour int64            `json:"growth_per_hour"`
+	FullAt        *time.Time       `json:"full_at"`
+	Fastest       *string          `json:"fastest"`
+	Capabilities  []string         `json:"capabilities"`
+	Progress      *Progress        `json:"progress"` // of a scrub
 }
 
 // status describes the mount.
@@ -126,6 +127,7 @@ func (s *server) status() mountStatus {
 		Mountpoint:    s.options.Mountpoint,
 		WorkerPID:     os.Getpid(),
 		Version:       s.options.Version,
+		Format:        s.store.Format(),
 		Layers:        stats.Layers,
 		RetiredLayers: stats.RetiredLayers,
 		LayerBytes:    stats.LayerBytes,

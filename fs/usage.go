@@ -54,6 +54,9 @@ Reading the file gives the policy in full.
 	controlScrub: {"scrub", `scrub: write an empty line, then read the answer from the same open file.
 Compares all data that has checksums with them; with much data that takes long. Guests go on.
 `},
+	controlFormat: {"format", `format: write the number of a version of the store's format, then read the answer from the same open file.
+The store uses what that version has from then on, and programs that do not know it refuse the store. There is no way back.
+`},
 	controlTree:   {name: "tree"},
 	controlList:   {name: "list"},
 	controlStatus: {name: "status"},

@@ -170,5 +170,5 @@ func TestVisibleSnapshotDirectory(t *testing.T) {
 	vm := m.vm("vm")
 	require.Contains(t, names(t, vm), ".snapshots")
 	require.Contains(t, names(t, m.dir), ".snapshots")
-	require.ElementsMatch(t, strings.Fields("status list log scrub"), names(t, m.path(".snapshots")))
+	require.ElementsMatch(t, strings.Fields("status list log scrub format"), names(t, m.path(".snapshots")))
 }

@@ -73,7 +73,7 @@ func TestStrangers(t *testing.T) {
 		"ls %[1]s", "ls %[1]s/.snapshots", "ls %[1]s/.snapshots/s", "touch %[1]s/new", "rm -f %[1]s/disk", "mv %[1]s/disk %[1]s/other",
 		"truncate -s 0 %[1]s/disk", "mkdir %[1]s/.snapshots/new", "rmdir %[1]s/.snapshots/s", "mv %[1]s/.snapshots/s %[1]s/.snapshots/t",
 		"mv %[1]s/disk %[2]s/own/disk2", "mv %[1]s %[2]s/other", "rmdir %[1]s", "mkdir %[2]s/new", "touch %[2]s/new", "rmdir %[2]s/own",
-		"cat %[2]s/.snapshots/status", "cat %[2]s/.snapshots/list", "cat %[2]s/.snapshots/log", "echo >%[2]s/.snapshots/scrub",
+		"cat %[2]s/.snapshots/status", "cat %[2]s/.snapshots/list", "cat %[2]s/.snapshots/log", "echo >%[2]s/.snapshots/scrub", "echo 2 >%[2]s/.snapshots/format",
 		"ls %[3]s", "cat %[3]s/FORMAT",
 	} {
 		mayNot(t, stranger, denied, fmt.Sprintf(script, vm, m.dir, m.store))

@@ -60,7 +60,10 @@ func withOffline(dir string, fn func(*offline) error) error {
 		return err
 	}
 	defer lock.Close()
-	if err := errors.Join(readFormat(dir), makeParts(dir)); err != nil {
+	if _, err := readFormat(dir); err != nil {
+		return err
+	}
+	if err := makeParts(dir); err != nil {
 		return err
 	}
 	return withIndex(dir, fn)

@@ -1,9 +1,8 @@
 package layer
 
-// A store's directory: its lock, and the FORMAT file that says what it is.
+// A store's directory: its lock, and what has to be there. FORMAT, which says what it is, is in version.go.
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,9 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// formatVersion is the version of everything in a store. A store of another one is refused.
-const formatVersion = 1
 
 // Names in a store's directory.
 const (
@@ -25,11 +21,6 @@ const (
 	// commitsName is the index's counter of commits.
 	commitsName = "commits"
 )
-
-type format struct {
-	Store   string `json:"store"` // "snapfs"
-	Version int    `json:"version"`
-}
 
 // lockStore takes the store for this process. The lock goes with the process, however it ends.
 func lockStore(dir string) (*os.File, error) {
@@ -102,40 +93,6 @@ func isStoreWithout(dir string) bool {
 		}
 	}
 	return true
-}
-
-// readFormat refuses, by name, a store that this program does not understand.
-func readFormat(dir string) error {
-	path := filepath.Join(dir, formatName)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return Errorf(syscall.EIO, "read %s: %w", path, err)
-	}
-	var f format
-	if err := json.Unmarshal(data, &f); err != nil || f.Store != "snapfs" {
-		return Errorf(syscall.EINVAL, "%s is damaged: it does not say that this is a snapfs store; `snapfs check %s --repair` makes it anew", path, dir)
-	}
-	if f.Version != formatVersion {
-		return Errorf(syscall.EINVAL, "store %s has format version %d; this snapfs knows version %d only", dir, f.Version, formatVersion)
-	}
-	return nil
-}
-
-// writeFormat comes first when a store is made: a crash after it leaves an empty store, one before it an empty
-// directory.
-func writeFormat(dir string) error {
-	data, err := json.Marshal(format{Store: "snapfs", Version: formatVersion})
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, formatName)
-	if err := writeSynced(path+".tmp", append(data, '\n')); err != nil {
-		return Errorf(syscall.EIO, "write %s: %w", path, err)
-	}
-	if err := rename(path+".tmp", path); err != nil {
-		return Errorf(syscall.EIO, "write %s: %w", path, err)
-	}
-	return syncDirectory(dir)
 }
 
 func writeSynced(path string, data []byte) error {

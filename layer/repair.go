@@ -69,8 +69,8 @@ func (m *mender) repair(q *quarantine) error {
 	return m.read()
 }
 
-// repairFormat writes FORMAT anew where it is missing or can't be read: there is one version only so far. That of another
-// version is left to be refused.
+// repairFormat writes FORMAT anew where it is missing or can't be read: for the newest version, as what it
+// has may be in the store. That of a version that is not known is left to be refused.
 func repairFormat(dir string, q *quarantine, done *[]Finding) error {
 	if !isStoreWithout(dir) {
 		return nil
@@ -99,10 +99,10 @@ func repairFormat(dir string, q *quarantine, done *[]Finding) error {
 		}
 		what = "was damaged, and is in " + q.name + " now"
 	}
-	if err := writeFormat(dir); err != nil {
+	if err := writeFormat(dir, newestFormat); err != nil {
 		return err
 	}
-	*done = append(*done, Finding{formatName, fmt.Sprintf("%s; it is made anew, for version %d", what, formatVersion)})
+	*done = append(*done, Finding{formatName, fmt.Sprintf("%s; it is made anew, for version %d", what, newestFormat)})
 	return nil
 }
 

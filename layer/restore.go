@@ -91,7 +91,7 @@ func lockForRestore(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := readFormat(dir); err != nil {
+	if _, err := readFormat(dir); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	if _, err := os.Stat(filepath.Join(dir, layersName)); err != nil {

@@ -11,9 +11,11 @@ package layer
 //	texts         what is being read of control files: see sessiontext.go
 //	rings         for each VM, a log of what the index does not know yet: see sessionlog.go
 //
-// Its layout is one process's business, or that of two of the same version: it never reaches a disk.
+// It never reaches a disk. But it is for as long as the mount is, whatever versions of the program serve that: it keeps the
+// layout in which it was made, which is that of the store's version then. Versions 1 and 2 have the same.
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -26,7 +28,7 @@ import (
 )
 
 const (
-	sessionMagic   = 0x736e617066730003 // "snapfs" and the layout's version
+	sessionMagic   = 0x736e617066730001 // "snapfs", and added to it the version of the format
 	sessionHeader  = 64 << 10
 	maxInit        = 4 << 10
 	maxOpens       = 1 << 16
@@ -101,8 +103,19 @@ const (
 	openUID = 32 // the bit from which on openText has who opened it
 )
 
-// NewSession makes an empty one.
-func NewSession() (*Session, error) {
+// NewSession makes an empty one of the newest version.
+func NewSession() (*Session, error) { return newSession(newestFormat) }
+
+// NewSessionFor makes an empty one of the version that a store has. Where nobody knows that, whoever opens it says why.
+func NewSessionFor(dir string) (*Session, error) {
+	version, err := FormatOf(dir)
+	if err != nil {
+		version = newestFormat
+	}
+	return newSession(version)
+}
+
+func newSession(version int) (*Session, error) {
 	fd, err := unix.MemfdCreate("snapfs-session", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make the session's memory: %w", err)
@@ -111,19 +124,46 @@ func NewSession() (*Session, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("make the session's memory: %w", err)
 	}
-	s, err := AdoptSession(fd)
+	s, err := mapSession(fd)
 	if err != nil {
 		unix.Close(fd)
+		return nil, err
 	}
-	return s, err
+	s.header.id = rand.Uint64() | 1
+	s.header.magic.Store(sessionMagic + uint64(version))
+	return s, nil
 }
 
-// AdoptSession takes over one whose descriptor another process made; from then on the descriptor is the session's.
+// AdoptSession takes over one whose descriptor another process made; from then on the descriptor is the session's. EINVAL
+// for one that is of a newer version.
 func AdoptSession(fd int) (*Session, error) {
+	if err := checkSession(fd); err != nil {
+		return nil, err
+	}
+	return mapSession(fd)
+}
+
+// checkSession refuses what is no session, or one of a version that this program does not know.
+func checkSession(fd int) error {
+	var magic [8]byte
+	if n, err := unix.Pread(fd, magic[:], 0); err != nil || n != len(magic) {
+		return fmt.Errorf("descriptor %d holds no session (%d bytes, %v)", fd, n, err)
+	}
+	version := binary.NativeEndian.Uint64(magic[:]) - sessionMagic
+	if version == 0 || version > 1<<15 {
+		return fmt.Errorf("descriptor %d holds no session", fd)
+	}
+	if err := refuseNewer("the session of the mount", int(version)); err != nil {
+		return err
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Size != int64(sessionSize) {
-		return nil, fmt.Errorf("descriptor %d holds no session of this version (%d bytes, %v)", fd, st.Size, err)
+		return fmt.Errorf("descriptor %d holds a session of %d bytes, which none has (%v)", fd, st.Size, err)
 	}
+	return nil
+}
+
+func mapSession(fd int) (*Session, error) {
 	mem, err := unix.Mmap(fd, 0, sessionSize, sessionMapping, unix.MAP_SHARED|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, fmt.Errorf("map the session's memory: %w", err)
@@ -137,15 +177,6 @@ func AdoptSession(fd int) (*Session, error) {
 		running:  (*runningTable)(unsafe.Pointer(&mem[offRunning])),
 		suspects: (*[maxSuspects]suspect)(unsafe.Pointer(&mem[offSuspects])),
 		openAt:   make(map[Handle]openEntry), opensOf: make(map[VMID]int), ringAt: make(map[VMID]int),
-	}
-	switch s.header.magic.Load() {
-	case 0:
-		s.header.id = rand.Uint64() | 1
-		s.header.magic.Store(sessionMagic)
-	case sessionMagic:
-	default:
-		unix.Munmap(mem)
-		return nil, fmt.Errorf("descriptor %d holds a session of another version", fd)
 	}
 	s.index()
 	s.freeSlots.fill()

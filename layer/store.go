@@ -27,6 +27,7 @@ type Store struct {
 	dir    string
 	opts   Options
 	lock   *os.File
+	format atomic.Int64 // the version of FORMAT
 	index  *blockmap.Index
 	cache  *blockmap.Cache
 	data   *dataFiles
@@ -43,6 +44,7 @@ type Store struct {
 	images   *images
 	journal  *journal
 	requests requests
+	raising  sync.Mutex // the format's version
 	work     background
 	stop     chan struct{}
 	closing  sync.Once
@@ -120,13 +122,15 @@ func (s *Store) openParts() (err error) {
 		return err
 	}
 	if empty {
-		if err := writeFormat(s.dir); err != nil {
+		if err := writeFormat(s.dir, newestFormat); err != nil {
 			return err
 		}
 	}
-	if err := readFormat(s.dir); err != nil {
+	version, err := readFormat(s.dir)
+	if err != nil {
 		return err
 	}
+	s.format.Store(int64(version))
 	if err := makeParts(s.dir); err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
 )
 
 // tryTime is how long a program may take to be tried.
@@ -30,6 +32,7 @@ var trialTime = time.Minute
 type upgrade struct {
 	program string           // where this one was started from, and the next will be
 	old     int              // descriptor of the program of before, while it may have to come back
+	format  int              // the version of the store's format, which that knows
 	trial   <-chan time.Time // the end of that
 
 	trying  bool
@@ -107,6 +110,9 @@ func tryKept(spec mountSpec) error {
 	if k == nil {
 		return errors.New("there is nothing to go on with")
 	}
+	if _, err := layer.FormatOf(spec.store); err != nil {
+		return err
+	}
 	_, err = newSupervisor(spec, newDaemonLog(nil), func() {}, k)
 	return err
 }
@@ -167,8 +173,14 @@ func (s *supervisor) endTrial(w *child) error {
 	return nil
 }
 
-// goBack becomes the version of before, as no worker of this one came up. It returns why it could not.
-func (s *supervisor) goBack(why error) error { return s.returnTo(s.kept(""), why) }
+// goBack becomes the version of before, as no worker of this one came up. It returns why it could not. Where the store's
+// format was raised meanwhile, that version would refuse it.
+func (s *supervisor) goBack(why error) error {
+	if now, err := layer.FormatOf(s.spec.store); err != nil || now != s.upgrade.format {
+		return fmt.Errorf("%w; the version of before does not know the store's format (version %d now, %v)", why, now, err)
+	}
+	return s.returnTo(s.kept(""), why)
+}
 
 func (s *supervisor) returnTo(k *handover, why error) error {
 	s.log.printf("the new version did not come up: %v; going back", why)

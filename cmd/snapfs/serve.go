@@ -108,6 +108,10 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		events.Add("", "worker-started", "restarts", w.restarts, "last", w.lastExit)
 	}
 	log.printf("serving %s at %s, version %s, pid %d", spec.store, spec.mountpoint, version(), os.Getpid())
+	if f := store.Format(); f.Version < f.Newest && (w.restarts == 0 || w.lastExit == upgraded) {
+		events.Add("", "older-format", "version", f.Version, "newest", f.Newest, "lacks", f.Lacks,
+			"what", "`snapfs upgrade "+spec.mountpoint+" --format` raises it")
+	}
 	serving.Store(true)
 	w.say(saidServing)
 	go w.watch(func() {

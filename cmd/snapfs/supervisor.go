@@ -75,7 +75,7 @@ func newSupervisor(spec mountSpec, log *daemonLog, ready func(), k *handover) (s
 		return nil, err
 	}
 	if k == nil {
-		s.session, err = layer.NewSession()
+		s.session, err = layer.NewSessionFor(spec.store)
 		return s, err
 	}
 	err = s.adopt(k)
@@ -92,6 +92,11 @@ func newSupervisor(spec mountSpec, log *daemonLog, ready func(), k *handover) (s
 func (s *supervisor) adopt(k *handover) (err error) {
 	s.devices, s.restarts, s.lastExit, s.ending = k.Devices, k.Restarts, k.LastExit, k.Ending
 	s.upgrade.adopt(k)
+	if k.Old != 0 {
+		if s.upgrade.format, err = layer.FormatOf(s.spec.store); err != nil {
+			return err
+		}
+	}
 	if s.session, err = layer.AdoptSession(k.Session); err != nil || s.spec.foreground {
 		return err
 	}

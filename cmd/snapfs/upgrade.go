@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
 )
 
 // upgradeTime is how long `snapfs upgrade` waits: longer than it may take to try the new version, to end the old worker,
@@ -21,16 +23,55 @@ import (
 var upgradeTime = 3 * time.Minute
 
 func (a *app) upgradeCmd() *cobra.Command {
-	return &cobra.Command{
+	var format bool
+	cmd := &cobra.Command{
 		Use:   "upgrade MOUNTPOINT",
 		Short: "Have the installed version serve a mount, while guests go on",
 		Long: `Has the program that is installed now, where the mount's was started from, serve the mount. Guests wait for some
 tenths of a second. It is tried before; if it does not serve within a minute, the version of before serves on.
 
-SIGHUP to the supervisor (supervisor_pid in status) does the same.`,
+SIGHUP to the supervisor (supervisor_pid in status) does the same.
+
+A version leaves a store in the format that it has, so that one can go back to the version of before in the same way. With
+--format the store then gets what the format has in the new version. Versions that do not know that refuse it from there on.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.upgrade(cmd.Context(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := a.upgrade(cmd.Context(), args[0])
+			if err == nil && format {
+				err = a.raiseFormat(m.point)
+			}
+			return err
+		},
 	}
+	cmd.Flags().BoolVar(&format, "format", false, "raise the store's format to the newest version; there is no way back")
+	return cmd
+}
+
+// raiseFormat has a mount's store use all that the format has in the version that serves.
+func (a *app) raiseFormat(point string) error {
+	p, err := openPlace(point)
+	if err != nil {
+		return err
+	}
+	text, err := p.read("status")
+	if err != nil {
+		return err
+	}
+	var status struct {
+		Version string            `json:"version"`
+		Format  *layer.FormatInfo `json:"format"`
+	}
+	if err := json.Unmarshal(text, &status); err != nil {
+		return fmt.Errorf("the status makes no sense: %w", err)
+	}
+	if status.Format == nil {
+		return fmt.Errorf("%s: version %s, which serves it, knows of one version of the format only", point, status.Version)
+	}
+	if _, err := p.tell("format", fmt.Appendln(nil, status.Format.Newest)); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "%s: its store has version %d of the format\n", point, status.Format.Newest)
+	return nil
 }
 
 // served is what the status of a mount says of who serves it.
@@ -67,41 +108,42 @@ func askServed(ctx context.Context, point string) (s served, err error) {
 	return s, err
 }
 
-func (a *app) upgrade(ctx context.Context, mountpoint string) error {
+// upgrade returns the mount that the installed version serves then.
+func (a *app) upgrade(ctx context.Context, mountpoint string) (*mountEntry, error) {
 	m, err := mountAt(mountpoint)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if m == nil || m.fsType != fsType {
-		return fmt.Errorf("%s is no snapfs mount", mountpoint)
+		return nil, fmt.Errorf("%s is no snapfs mount", mountpoint)
 	}
 	ctx, cancel := context.WithTimeout(ctx, upgradeTime)
 	defer cancel()
 	before, err := askServed(ctx, m.point)
 	if err != nil {
-		return unanswered(m, err)
+		return nil, unanswered(m, err)
 	}
 	if before.Supervisor == nil {
-		return fmt.Errorf("%s: its supervisor is gone, so nothing can take over; unmount and mount it", m.point)
+		return nil, fmt.Errorf("%s: its supervisor is gone, so nothing can take over; unmount and mount it", m.point)
 	}
 	if err := unix.Kill(*before.Supervisor, unix.SIGHUP); err != nil {
-		return fmt.Errorf("asking the supervisor, process %d: %w", *before.Supervisor, err)
+		return nil, fmt.Errorf("asking the supervisor, process %d: %w", *before.Supervisor, err)
 	}
 	defer a.working("waiting for the new version")()
 	for {
 		now, err := askServed(ctx, m.point)
 		switch {
 		case err != nil:
-			return unanswered(m, err)
+			return nil, unanswered(m, err)
 		case now.Restarts == before.Restarts || now.LastExit == nil:
 		case *now.LastExit == upgraded:
 			fmt.Fprintf(a.stdout, "%s is served by version %s, process %d\n", m.point, now.Version, now.Worker)
-			return nil
+			return m, nil
 		default:
-			return fmt.Errorf("%s: version %s serves on: %s", m.point, now.Version, *now.LastExit)
+			return nil, fmt.Errorf("%s: version %s serves on: %s", m.point, now.Version, *now.LastExit)
 		}
 		if pause(ctx, 50*time.Millisecond) != nil {
-			return fmt.Errorf("%s: version %s serves on: its supervisor, process %d, has not replaced it within %v; see the log of %s",
+			return nil, fmt.Errorf("%s: version %s serves on: its supervisor, process %d, has not replaced it within %v; see the log of %s",
 				m.point, now.Version, *before.Supervisor, upgradeTime, m.source)
 		}
 	}

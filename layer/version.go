@@ -1,0 +1,133 @@
+package layer
+
+// Versions of the format: of a store, which FORMAT names, and of a session, which goes with a mount.
+//
+//	1    flushes commit to the index
+//	2    small ones may be in the journal instead
+//
+// A program serves all of them up to the newest that it knows, and writes into a store or a session only what programs of
+// its version understand. So one can go back to the program of before, until somebody has the store's version raised. What
+// is new is made in the newest.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+const formatJournal = 2 // the first version with a journal
+
+// newest is the newest version that this program knows. The linker can set another one: to test with a program that is
+// older, or newer.
+var newest = "2"
+
+// newestFormat is that as a number; only tests change it, while no store is open.
+var newestFormat, _ = strconv.Atoi(newest)
+
+// FormatInfo is how a store's format stands to the newest one that this program knows.
+type FormatInfo struct {
+	Version int    `json:"version"`
+	Newest  int    `json:"newest"`
+	Lacks   string `json:"lacks,omitempty"` // what the newest has and this one has not
+}
+
+// Format is that of the store.
+func (s *Store) Format() FormatInfo {
+	info := FormatInfo{Version: int(s.format.Load()), Newest: newestFormat}
+	if info.Version < formatJournal && info.Version < info.Newest {
+		info.Lacks = "a journal, so that small flushes take longer"
+	}
+	return info
+}
+
+// RaiseFormat has the store use what the format has in a newer version, and programs that do not know that refuse it from
+// then on; EINVAL for an older version than it has, or one that this program does not know.
+//
+//	replace FORMAT, durably      crash: it is the old one, or the new one, of which nothing is used yet
+//	use what the new one has
+func (s *Store) RaiseFormat(version int) error {
+	s.raising.Lock()
+	defer s.raising.Unlock()
+	switch now := int(s.format.Load()); {
+	case version > newestFormat:
+		return Errorf(syscall.EINVAL, "there is no version %d of the format that this program knows: it knows %s", version, knownFormats())
+	case version < now:
+		return Errorf(syscall.EINVAL, "the store has version %d of the format: it can't be made %d again", now, version)
+	case version == now:
+		return nil
+	}
+	if err := writeFormat(s.dir, version); err != nil {
+		return err
+	}
+	s.format.Store(int64(version))
+	return nil
+}
+
+// FormatOf is the version of a store that may be open, and for one that is yet to be made the newest. EINVAL for one that
+// this program does not know.
+func FormatOf(dir string) (version int, err error) {
+	version, err = readFormat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newestFormat, nil
+	}
+	return version, err
+}
+
+type format struct {
+	Store   string `json:"store"` // "snapfs"
+	Version int    `json:"version"`
+}
+
+// readFormat refuses, by name, a store that this program does not understand.
+func readFormat(dir string) (version int, err error) {
+	path := filepath.Join(dir, formatName)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, Errorf(syscall.EIO, "read %s: %w", path, err)
+	}
+	var f format
+	if err := json.Unmarshal(data, &f); err != nil || f.Store != "snapfs" || f.Version < 1 {
+		return 0, Errorf(syscall.EINVAL, "%s is damaged: it does not say that this is a snapfs store; `snapfs check %s --repair` makes it anew", path, dir)
+	}
+	return f.Version, refuseNewer("store "+dir, f.Version)
+}
+
+// refuseNewer refuses what is of a version that this program does not know.
+func refuseNewer(what string, version int) error {
+	if version <= newestFormat {
+		return nil
+	}
+	return Errorf(syscall.EINVAL, "%s was made by a newer version: version %d; this program knows %s", what, version, knownFormats())
+}
+
+func knownFormats() string {
+	switch newestFormat {
+	case 1:
+		return "1 only"
+	case 2:
+		return "1 and 2"
+	}
+	return fmt.Sprintf("1 to %d", newestFormat)
+}
+
+// writeFormat comes first when a store is made: a crash after it leaves an empty store, one before it an empty
+// directory.
+func writeFormat(dir string, version int) error {
+	data, err := json.Marshal(format{Store: "snapfs", Version: version})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, formatName)
+	if err := writeSynced(path+".tmp", append(data, '\n')); err != nil {
+		return Errorf(syscall.EIO, "write %s: %w", path, err)
+	}
+	if err := rename(path+".tmp", path); err != nil {
+		return Errorf(syscall.EIO, "write %s: %w", path, err)
+	}
+	return syncDirectory(dir)
+}
