@@ -51,14 +51,14 @@ func flushSmall(t *testing.T, f *File, block int) bool {
 func TestOlderFormat(t *testing.T) {
 	knowing(t, 1)
 	s := newStore(t, Options{})
-	f := newDiskOf(t, s)
+	newDiskOf(t, s)
 	require.Equal(t, FormatInfo{Version: 1, Newest: 1}, s.Format())
 	require.NoError(t, s.Close())
 
 	newestFormat = 2
 	s = openStore(t, s.dir, Options{})
 	require.Equal(t, FormatInfo{Version: 1, Newest: 2, Lacks: "a journal, so that small flushes take longer"}, s.Format())
-	f = fileNamed(t, vmNamed(t, s, "web"), "root")
+	f := fileNamed(t, vmNamed(t, s, "web"), "root")
 	for block := 1; block < 10; block++ {
 		require.False(t, flushSmall(t, f, block))
 	}

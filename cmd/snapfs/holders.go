@@ -157,9 +157,10 @@ func mountHolders(m mountEntry) []holder {
 	return held
 }
 
-// elsewhere finds where else the mount is mounted, in this mount namespace or in others, that of a container for
-// example: each keeps its daemon running. Of every namespace it names one process.
-func elsewhere(m mountEntry) []holder {
+// heldElsewhere finds who uses a mount that is unmounted here, and where else it is mounted, in this mount namespace or in
+// others, that of a container for example: each keeps its daemon running. Of every namespace it names one process. The
+// kernel gives the number of what is over to the next mount: whoever holds that is none of it.
+func heldElsewhere(m mountEntry) []holder {
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	var held []holder
 	seen := make(map[string]bool)
@@ -172,10 +173,13 @@ func elsewhere(m mountEntry) []holder {
 		table, _ := mountTableOf(proc)
 		for _, other := range table {
 			if other.major == m.major && other.minor == m.minor {
+				if other.fsType != m.fsType || other.source != m.source {
+					return nil
+				}
 				pid, _ := strconv.Atoi(filepath.Base(proc))
 				held = append(held, holder{pid: pid, who: processName(proc), path: other.point})
 			}
 		}
 	}
-	return held
+	return append(processHolders(m), held...)
 }

@@ -85,6 +85,22 @@ func TestHoldersByMount(t *testing.T) {
 	require.ErrorContains(t, busyError(mountEntry{point: "/nowhere", major: 1 << 20}), "out of sight")
 }
 
+// What has been given the number of a mount that is over is another one's.
+func TestHeldElsewhere(t *testing.T) {
+	m := mountTmpfs(t)
+	f, err := os.Create(filepath.Join(m.point, "held"))
+	require.NoError(t, err)
+	defer f.Close()
+	var paths []string
+	for _, h := range heldElsewhere(m) {
+		paths = append(paths, h.path)
+	}
+	require.Contains(t, paths, f.Name())
+	require.Contains(t, paths, m.point)
+	m.source = "another store"
+	require.Empty(t, heldElsewhere(m))
+}
+
 func TestShowHolders(t *testing.T) {
 	var many []holder
 	for range 7 {

@@ -55,7 +55,7 @@ func (a *app) awaitEnd(ctx context.Context, daemon daemonWatch, m mountEntry) er
 	if ended, err := daemon.wait(ctx, quietFor); ended || err != nil {
 		return err
 	}
-	if held := append(processHolders(m), elsewhere(m)...); len(held) > 0 {
+	if held := heldElsewhere(m); len(held) > 0 {
 		fmt.Fprintf(a.stderr, "snapfs: unmounted here; the store stays open for what is in use elsewhere: %s\n", showHolders(held))
 	}
 	defer a.working("closing the store")()
