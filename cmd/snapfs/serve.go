@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -34,7 +35,10 @@ const maxThreads = 1 << 15
 // serve serves a mount until it is unmounted. A cancelled context ends it as a signal does. What guests flushed is safe
 // at any moment; what they only wrote is flushed when the store is closed.
 func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemonLog, w *supervised) error {
-	raiseLimits()
+	files, err := raiseLimits(w.restarts > 0)
+	if err != nil {
+		return err
+	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		// The session's loops block in the kernel most of the time. With room for them beside the processors, the
 		// runtime need not find out each time: a flush costs half, a third more of them are done.
@@ -51,7 +55,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	store, err := layer.Open(spec.store, layer.Options{
 		Reserve:      layer.Reserve(spec.reserve),
 		MapMemory:    int64(spec.mapMemory),
-		MaxOpenFiles: dataFiles(log),
+		MaxOpenFiles: files.data,
 		Verify:       spec.verify,
 		Event:        events.Add,
 		Session:      w.session,
@@ -103,6 +107,9 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	}
 	if err != nil {
 		return err
+	}
+	if files.few() {
+		events.Add("", "few-files", "allowed", files.allowed, "what", fmt.Sprintf("with many disks in use at once reads and writes may fail: allow %d open files (ulimit -Hn)", manyFiles))
 	}
 	if w.restarts > 0 {
 		events.Add("", "worker-started", "restarts", w.restarts, "last", w.lastExit)
@@ -157,37 +164,6 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 func endNow(log *daemonLog, err error) {
 	log.printf("ending at once, as by a kill: what is in the index is no longer certain: %v", err)
 	os.Exit(exitFailed)
-}
-
-// raiseLimits allows many open data files and locked request buffers, as far as the caller may.
-func raiseLimits() {
-	const files = 1 << 16
-	raise(unix.RLIMIT_NOFILE, files)
-	raise(unix.RLIMIT_MEMLOCK, unix.RLIM_INFINITY)
-}
-
-// dataFiles is how many data files may be open at once: what the limit on descriptors leaves beside everything else.
-func dataFiles(log *daemonLog) int {
-	const most, others = 4096, 512
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur >= most+others {
-		return most
-	}
-	log.printf("only %d open files are allowed (ulimit -Hn): writes to many disks at once may fail; allow %d or more", limit.Cur, most+others)
-	return int(max(limit.Cur-min(limit.Cur/2, others), 1))
-}
-
-// raise lifts a limit to want, or as high as it goes.
-func raise(resource int, want uint64) {
-	var limit unix.Rlimit
-	if unix.Getrlimit(resource, &limit) != nil || limit.Cur >= want {
-		return
-	}
-	wanted := unix.Rlimit{Cur: want, Max: max(want, limit.Max)}
-	if unix.Setrlimit(resource, &wanted) != nil {
-		limit.Cur = limit.Max
-		_ = unix.Setrlimit(resource, &limit)
-	}
 }
 
 // signalDrain asks a worker to end, so that another can go on, once no command is under way.
