@@ -98,6 +98,7 @@ type mountStatus struct {
 	SupervisorPID *int             `json:"supervisor_pid"`
 	Restarts      int              `json:"restarts"`
 	LastExit      *string          `json:"last_exit"`
+	Refusal       *Refusal         `json:"refused_upgrades"`
 	Version       string           `json:"version"`
 	Format        layer.FormatInfo `json:"format"`
 	Layers        int              `json:"layers"`
@@ -152,6 +153,7 @@ func (s *server) status() mountStatus {
 	if watched.PID != 0 && s.resends {
 		status.Capabilities = append(status.Capabilities, "take-over")
 	}
+	status.Refusal = watched.Refusal
 	if watched.LastExit != "" {
 		status.LastExit = &watched.LastExit
 	}

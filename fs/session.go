@@ -58,6 +58,13 @@ type Supervision struct {
 	PID      int // 0: nobody does
 	Restarts int
 	LastExit string // of the worker before this one; empty for the first
+	Refusal  *Refusal
+}
+
+// Refusal says how many programs could not take over, and why the last one could not.
+type Refusal struct {
+	Count int    `json:"count"`
+	Why   string `json:"last"`
 }
 
 // Progress is how far something is.

@@ -110,8 +110,12 @@ func (s *supervisor) follow(w *child) error {
 			err = s.hear(w, message)
 		case sig := <-s.signals:
 			err = s.pass(w, sig)
-		case s.upgrade.refused = <-s.upgrade.tried:
+		case why := <-s.upgrade.tried:
 			s.upgrade.trying = false
+			if why != nil {
+				s.refuse(w, why)
+				break
+			}
 			w.replaced = true
 			_ = w.cmd.Process.Signal(signalDrain)
 		case <-s.upgrade.trial:
@@ -142,6 +146,9 @@ func (s *supervisor) hear(w *child, message string) error {
 		w.serving = true
 		s.ready()
 		s.ready = func() {}
+		if s.upgrade.refusal.Count > 0 {
+			s.tellRefusal(w, true)
+		}
 		for ; w.told < s.ending; w.told++ { // before now it would have died of that
 			_ = w.cmd.Process.Signal(unix.SIGTERM)
 		}

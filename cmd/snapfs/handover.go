@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapfs/snapfs/fs"
 	"github.com/snapfs/snapfs/layer"
 )
 
@@ -38,7 +39,7 @@ type upgrade struct {
 	trying  bool
 	tried   chan error
 	next    os.FileInfo // what is tried
-	refused error       // why it can't take over
+	refusal fs.Refusal  // of those that could not take over
 }
 
 func (u *upgrade) adopt(k *handover) {
@@ -132,12 +133,35 @@ func runBriefly(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	return string(out), err
 }
 
+// refuse has the worker serve on, as what was tried can't, and say so.
+func (s *supervisor) refuse(w *child, why error) {
+	s.log.printf("the upgrade failed: %v", why)
+	s.upgrade.refusal.Count++
+	s.upgrade.refusal.Why = oneLine(why.Error())
+	if w.serving {
+		s.tellRefusal(w, false)
+	}
+}
+
+// refusalNote is what a worker is told of it, that one of before may have been told.
+type refusalNote struct {
+	fs.Refusal
+	Again bool `json:"again"`
+}
+
+func (s *supervisor) tellRefusal(w *child, again bool) {
+	text, err := json.Marshal(refusalNote{s.upgrade.refusal, again})
+	if err == nil {
+		err = unix.Sendto(w.socket, text, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil)
+	}
+	if err != nil {
+		s.log.printf("tell the worker: %v", err)
+	}
+}
+
 // replace becomes the program that was tried. It returns why not: this one goes on then.
 func (s *supervisor) replace() string {
-	err := s.upgrade.refused
-	if err == nil {
-		err = s.becomeNext()
-	}
+	err := s.becomeNext()
 	s.log.printf("the upgrade failed: %v", err)
 	return oneLine(fmt.Sprintf("upgrade failed: %v", err))
 }

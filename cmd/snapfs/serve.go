@@ -121,7 +121,12 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	}
 	serving.Store(true)
 	w.say(saidServing)
-	go w.watch(func() {
+	refused := func(r refusalNote) {
+		if !r.Again {
+			events.Add("", "upgrade-failed", "error", r.Why)
+		}
+	}
+	go w.watch(refused, func() {
 		if w.stored {
 			log.printf("the supervisor is gone: making room for the next one, which the service manager starts")
 			events.Drain(drainEvents)

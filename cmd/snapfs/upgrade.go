@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapfs/snapfs/fs"
 	"github.com/snapfs/snapfs/layer"
 )
 
@@ -76,11 +77,12 @@ func (a *app) raiseFormat(point string) error {
 
 // served is what the status of a mount says of who serves it.
 type served struct {
-	Worker     int     `json:"worker_pid"`
-	Supervisor *int    `json:"supervisor_pid"`
-	Restarts   int     `json:"restarts"`
-	LastExit   *string `json:"last_exit"`
-	Version    string  `json:"version"`
+	Worker     int        `json:"worker_pid"`
+	Supervisor *int       `json:"supervisor_pid"`
+	Restarts   int        `json:"restarts"`
+	LastExit   *string    `json:"last_exit"`
+	Version    string     `json:"version"`
+	Refused    fs.Refusal `json:"refused_upgrades"`
 }
 
 // askServed has another process ask a mount: who waits for one that does not answer can't even be killed.
@@ -135,6 +137,8 @@ func (a *app) upgrade(ctx context.Context, mountpoint string) (*mountEntry, erro
 		switch {
 		case err != nil:
 			return nil, unanswered(m, err)
+		case now.Refused.Count > before.Refused.Count:
+			return nil, fmt.Errorf("%s: version %s serves on: upgrade failed: %s", m.point, now.Version, now.Refused.Why)
 		case now.Restarts == before.Restarts || now.LastExit == nil:
 		case *now.LastExit == upgraded:
 			fmt.Fprintf(a.stdout, "%s is served by version %s, process %d\n", m.point, now.Version, now.Worker)

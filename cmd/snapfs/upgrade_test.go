@@ -19,12 +19,13 @@ func TestUpgradeToWhatDoesNotServe(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	for i, c := range []struct {
-		version programVersion
-		says    string
+		version  programVersion
+		says     string
+		restarts int
 	}{
-		{hangs, "the new version did not come up: its worker did not serve within 1s"},
-		{cantTakeOver, "can't take over: exit status 2: panic: what was kept makes no sense"},
-		{diesAtRequests, "the new version did not come up: exit status 2"},
+		{hangs, "the new version did not come up: its worker did not serve within 1s", 1},
+		{cantTakeOver, "can't take over: exit status 2: panic: what was kept makes no sense", 1},
+		{diesAtRequests, "the new version did not come up: exit status 2", 2},
 	} {
 		_, err := f.WriteAt([]byte{'0' + byte(i)}, 0)
 		require.NoError(t, err)
@@ -33,8 +34,10 @@ func TestUpgradeToWhatDoesNotServe(t *testing.T) {
 		require.Contains(t, line, "serves on: upgrade failed: ")
 		require.Contains(t, line, c.says)
 		require.Equal(t, string('0'+byte(i)), start(t, f.Name(), 1), "not flushed, and there")
-		require.Equal(t, i+1, restartsOf(t, point))
+		require.Equal(t, c.restarts, restartsOf(t, point), "who can't take over is not let to")
 	}
+	log := done(t, "log", point)
+	require.Equal(t, 1, strings.Count(log, "upgrade-failed error="), log)
 	require.NotContains(t, done(t, "log", point), "request-refused")
 	install(t, program, asItIs)
 	require.Contains(t, done(t, "upgrade", point), "is served by version")

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -26,6 +27,7 @@ type supervised struct {
 	ending   ending      // how far that was when it was started
 	restarts int
 	lastExit string
+	refusal  atomic.Pointer[fs.Refusal] // of an upgrade; nil: there was none
 }
 
 // goesOn says whether this process is a worker, or a supervisor that goes on with a mount in the place of another.
@@ -124,12 +126,19 @@ func (w *supervised) devices() ([]int, error) {
 	}
 }
 
-// watch calls gone when the supervisor ends: nobody would start the next worker.
-func (w *supervised) watch(gone func()) {
-	var p [64]byte
-	for {
-		n, err := unix.Read(workerSocket, p[:])
-		if err == nil && n > 0 || errors.Is(err, unix.EINTR) {
+// watch hears what the supervisor has to tell, and calls gone when that ends: nobody would start the next worker.
+func (w *supervised) watch(refused func(refusalNote), gone func()) {
+	for p := make([]byte, 64<<10); ; {
+		n, err := unix.Read(workerSocket, p)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && n > 0 {
+			var r refusalNote
+			if json.Unmarshal(p[:n], &r) == nil {
+				w.refusal.Store(&r.Refusal)
+				refused(r)
+			}
 			continue
 		}
 		w.alone.Store(true)
@@ -140,7 +149,7 @@ func (w *supervised) watch(gone func()) {
 
 // supervision is what status shows.
 func (w *supervised) supervision() fs.Supervision {
-	s := fs.Supervision{PID: w.pid, Restarts: w.restarts, LastExit: w.lastExit}
+	s := fs.Supervision{PID: w.pid, Restarts: w.restarts, LastExit: w.lastExit, Refusal: w.refusal.Load()}
 	if w.alone.Load() {
 		s.PID = 0
 	}
