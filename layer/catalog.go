@@ -43,6 +43,8 @@ type storeRecord struct {
 
 	Journal    string `json:"journal,omitempty"`    // the journal's identity, hex; empty: there is none
 	JournalGap uint64 `json:"journalGap,omitempty"` // that its records before this one are not all there is known
+	// JournalMark says that it has a mark: that of a version without has none.
+	JournalMark bool `json:"journalMark,omitempty"`
 }
 
 type attrRecord struct {

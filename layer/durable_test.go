@@ -139,6 +139,7 @@ func namedBy(s *Store) (map[string]string, error) {
 		}
 		if r, err := decode[storeRecord]([]byte{tableMeta}, value); err != nil || r.Journal != "" {
 			need(filepath.Join(s.dir, journalName), true)
+			need(filepath.Join(s.dir, markName), err != nil || r.JournalMark)
 		}
 		return errors.Join(
 			scan(tx, tableLayer, func(id uint64, r layerRecord) error {

@@ -375,8 +375,10 @@ func copyStore(t tester, from, to string) {
 		copyTree(t, memory, filepath.Join(to, imagesName))
 	}
 	copySparse(t, filepath.Join(from, formatName), filepath.Join(to, formatName))
-	if journal := filepath.Join(from, journalName); exists(journal) {
-		copySparse(t, journal, filepath.Join(to, journalName))
+	for _, name := range []string{markName, journalName} { // the mark first: it may lag
+		if path := filepath.Join(from, name); exists(path) {
+			copySparse(t, path, filepath.Join(to, name))
+		}
 	}
 	copySparse(t, filepath.Join(from, commitsName), filepath.Join(to, commitsName)) // before the index: it may lag
 	copyIndex(t, filepath.Join(from, indexName), filepath.Join(to, indexName))

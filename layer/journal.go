@@ -6,6 +6,7 @@ package layer
 // start after a crash writes into the data files what they had not got by then.
 //
 //	write the record                                     crash: it is whole, or not there; nothing was promised
+//	write the mark, which is journalmark.go's            crash: the same
 //	answer the flush                                     crash: the start writes its blocks to the layer, and goes on
 //	sync the data file                                   crash: the same
 //	commit the index, which knows up to which record
@@ -45,6 +46,8 @@ type journal struct {
 	live    []liveRecord                // needed; both by number
 	layers  map[LayerID]*journaledLayer // that have any of live
 	writing []uint64                    // the numbers of those that are being written, rising; and of one that failed
+	ended   uint64                      // how many have been written since the key is new
+	tail    uint64                      // the highest one of those
 	under   sync.WaitGroup              // writes that are under way
 	free    [][]byte                    // memory for records
 }
@@ -97,9 +100,16 @@ func (j *journal) write(l LayerID, blocks []uint64, fill func(data []byte) error
 	if err != nil {
 		return err
 	}
+	defer j.under.Done()
 	j.file.seal(rec, &r)
 	err = j.file.write(rec, slot)
-	j.end(&r, err)
+	m := j.end(&r, err)
+	if err == nil {
+		err = j.file.mark.write(&m)
+	}
+	if err != nil {
+		j.open.Store(false)
+	}
 	return err
 }
 
@@ -135,19 +145,40 @@ func (j *journal) begin(r *journalRecord) (slot int, err error) {
 
 // end follows the writing of a record. One that failed counts as being written for ever. Any other frees the slots of those
 // that it does not count as needed: whatever is torn where they were, it is the newest one that is believed, or a later one.
-func (j *journal) end(r *journalRecord, err error) {
-	defer j.under.Done()
+func (j *journal) end(r *journalRecord, err error) journalMark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err != nil {
 		j.open.Store(false)
-		return
+		return journalMark{}
 	}
 	i := slices.Index(j.writing, r.number)
 	j.writing = slices.Delete(j.writing, i, i+1)
 	for len(j.dead) > 0 && j.dead[0].number < r.tail {
 		j.used -= j.dead[0].slots
 		j.dead = j.dead[1:]
+	}
+	j.ended, j.tail = j.ended+1, max(j.tail, r.tail)
+	return j.markLocked()
+}
+
+// markLocked is the mark of what is on disk now. Of very many that are being written, it ends before those that it can't name.
+func (j *journal) markLocked() journalMark {
+	m := journalMark{generation: j.file.generation, count: j.ended, tail: j.tail, next: j.next}
+	m.unfinished = copy(m.writing[:], j.writing)
+	if m.unfinished < len(j.writing) {
+		m.next = j.writing[m.unfinished]
+	}
+	return m
+}
+
+// handOnMark has the disk write the mark, if it has moved.
+func (j *journal) handOnMark() {
+	j.mu.Lock()
+	file := j.file
+	j.mu.Unlock()
+	if file != nil && file.mark != nil {
+		file.mark.handOn()
 	}
 }
 
@@ -247,6 +278,7 @@ func (j *journal) start(f *journalFile) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.file, j.at, j.used, j.dead, j.writing = f, journalHeaders, 0, nil, nil
+	j.ended, j.tail = 0, f.first
 	j.open.Store(true)
 }
 

@@ -6,13 +6,15 @@ package layer
 //	slots 0, 1   the header, twice
 //	the rest     a ring of records: a slot that says what it is, and after it a slot for each block that it carries
 //
-// Making it: written under another name, synced, renamed, and named in the index; before that it counts as missing. Making
-// the key anew, when no record is needed any more, one header after the other: whichever a crash or damage leaves will do.
+// Making it: written under another name, synced, renamed, its mark made, and both named in the index; before that it counts
+// as missing. Making the key anew, when no record is needed any more, one header after the other: whichever a crash or damage
+// leaves will do; and after that the mark.
 
 import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -44,6 +46,11 @@ type journalFile struct {
 	generation uint64   // of the key
 	key        [16]byte
 	first      uint64 // no record has a lower number
+	next       uint64 // of those that were there when it was read, none has this number or a higher one
+
+	dir    string
+	mark   *markFile
+	marked bool // the index knows of it
 }
 
 // journalRecord is one of the ring: blocks of a layer, as they were when a guest had flushed them.
@@ -71,18 +78,23 @@ func (m journalMissing) Unwrap() error { return errJournal }
 // journalGap is damage to some of its records, the others being sound.
 type journalGap struct {
 	lost   []uint64 // their numbers
-	newest uint64   // and that of the last one
+	newest uint64   // that of the last one that is sound; 0: none is
+	until  uint64   // none of them is lost from this number on
 }
 
 func (g journalGap) Error() string {
-	return fmt.Sprintf("%v: of its records, %d cannot be read, the first being number %d", errJournal, len(g.lost), g.lost[0])
+	text := fmt.Sprintf("%v: of its records, %d cannot be read, the first being number %d", errJournal, len(g.lost), g.lost[0])
+	if last := g.lost[len(g.lost)-1]; last > g.newest {
+		text += fmt.Sprintf("; it went to number %d at least, and is damaged at its end, or an older copy", last)
+	}
+	return text
 }
 
 func (g journalGap) Unwrap() error { return errJournal }
 
 // makeJournal makes the file in dir, in the place of any other.
 func makeJournal(dir string, slots int, first uint64) (*journalFile, error) {
-	j := &journalFile{slots: slots, first: first, generation: 1}
+	j := &journalFile{slots: slots, first: first, generation: 1, dir: dir}
 	_, _ = rand.Read(j.id[:]) // never fails
 	_, _ = rand.Read(j.key[:])
 	path := filepath.Join(dir, journalName)
@@ -106,10 +118,29 @@ func makeJournal(dir string, slots int, first uint64) (*journalFile, error) {
 	if err := rename(path+".tmp", path); err != nil {
 		return nil, err
 	}
-	if err := syncDirectory(dir); err != nil {
+	err = j.beginMark() // its name is made durable together with the journal's
+	if err == nil {
+		err = j.open(path)
+	}
+	if err != nil {
+		j.mark.close()
 		return nil, err
 	}
-	return j, j.open(path)
+	return j, nil
+}
+
+// beginMark has the mark name the present key, under which there are no records. It makes the mark where there is none yet.
+func (j *journalFile) beginMark() (err error) {
+	if j.mark == nil {
+		if j.mark, err = openMark(j.dir, unix.O_CREAT); err != nil {
+			return err
+		}
+	}
+	err = j.mark.begin(journalMark{id: j.id, generation: j.generation, tail: j.first, next: j.first})
+	if err == nil && !j.marked {
+		err = syncDirectory(j.dir)
+	}
+	return err
 }
 
 // open opens the file past the page cache, where the file system can.
@@ -128,17 +159,20 @@ func (j *journalFile) open(path string) (err error) {
 	return err
 }
 
-func (j *journalFile) close() { _ = unix.Close(j.fd) }
+func (j *journalFile) close() {
+	_ = unix.Close(j.fd)
+	j.mark.close()
+}
 
-// loadJournal opens the file in dir and reads it. The records that it has under its present key come by number; release
-// frees what their data are in. Without a file: unix.ENOENT; damaged: errJournal, where it is a journalGap only if there are
-// records after number known.
-func loadJournal(dir string, known uint64) (j *journalFile, records []journalRecord, release func(), err error) {
-	j = &journalFile{}
+// loadJournal opens the file in dir and reads it, and its mark, if it has one. The records that it has under its present key
+// come by number; release frees what their data are in. Without a file: unix.ENOENT; damaged: errJournal, where it is a
+// journalGap only if the index does not know of it, and an errMark if it is the mark.
+func loadJournal(dir string, r storeRecord) (j *journalFile, records []journalRecord, release func(), err error) {
+	j = &journalFile{dir: dir, marked: r.JournalMark}
 	if err := j.open(filepath.Join(dir, journalName)); err != nil {
 		return nil, nil, nil, err
 	}
-	records, release, err = j.load(known)
+	records, release, err = j.load(r)
 	if err != nil {
 		j.close()
 		return nil, nil, nil, err
@@ -146,7 +180,7 @@ func loadJournal(dir string, known uint64) (j *journalFile, records []journalRec
 	return j, records, release, nil
 }
 
-func (j *journalFile) load(known uint64) ([]journalRecord, func(), error) {
+func (j *journalFile) load(r storeRecord) ([]journalRecord, func(), error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(j.fd, &st); err != nil {
 		return nil, nil, err
@@ -164,10 +198,21 @@ func (j *journalFile) load(known uint64) ([]journalRecord, func(), error) {
 	if err == nil {
 		err = j.readHeaders(mem)
 	}
+	if err == nil && hex.EncodeToString(j.id[:]) != r.Journal {
+		err = fmt.Errorf("%w: it is that of another store", errJournal)
+	}
+	var mark journalMark
+	if err == nil && j.marked {
+		mark, err = j.readMark()
+	}
 	var records []journalRecord
 	if err == nil {
 		records = j.find(mem)
-		err = whole(records, known)
+		j.next = max(j.first, mark.next)
+		if n := len(records); n > 0 {
+			j.next = max(j.next, records[n-1].number+1)
+		}
+		err = j.whole(records, &mark, r.JournalGap)
 	}
 	if err != nil {
 		release()
@@ -229,9 +274,19 @@ func (j *journalFile) readHeaders(mem []byte) error {
 	return nil
 }
 
+func (j *journalFile) readMark() (m journalMark, err error) {
+	if j.mark, err = openMark(j.dir, 0); err == nil {
+		m, _, err = j.mark.read(j.id)
+	}
+	return m, err
+}
+
 // renew makes all records void: those to come have another key, and numbers from first on.
 func (j *journalFile) renew(first uint64) error {
 	j.generation, j.first = j.generation+1, first
+	if j.mark != nil { // one that is ahead is of a copy that was newer
+		j.generation = max(j.generation, j.mark.last.generation+1)
+	}
 	_, _ = rand.Read(j.key[:])
 	mem, err := alignedMemory(1)
 	if err != nil {
@@ -244,7 +299,7 @@ func (j *journalFile) renew(first uint64) error {
 			return err
 		}
 	}
-	return nil
+	return j.beginMark()
 }
 
 // write returns when p, of whole slots and in aligned memory, is on disk.
@@ -313,24 +368,26 @@ func (j *journalFile) find(mem []byte) []journalRecord {
 	return found
 }
 
-// whole refuses records of which one is missing that was on disk and needed when the newest was written. What was being
-// written beside that may be missing: nobody was promised it. A gap before number known is known.
-func whole(records []journalRecord, known uint64) error {
-	if len(records) == 0 {
-		return nil
-	}
-	newest := records[len(records)-1]
+// whole refuses records of which one is missing that was on disk and needed when the newest was written, or the mark. What
+// was being written beside that may be missing: nobody was promised it. A gap before number known is known.
+func (j *journalFile) whole(records []journalRecord, mark *journalMark, known uint64) error {
 	have := make(map[uint64]bool, len(records))
 	for _, r := range records {
 		have[r.number] = true
 	}
-	gap := journalGap{newest: newest.number}
-	for n := max(newest.tail, known); n < newest.synced; n++ {
-		if !have[n] {
-			gap.lost = append(gap.lost, n)
+	gap := journalGap{until: j.next}
+	if len(records) > 0 {
+		newest := records[len(records)-1]
+		gap.newest, known = newest.number, max(known, newest.tail)
+		for n := known; n < newest.synced; n++ {
+			if !have[n] {
+				gap.lost = append(gap.lost, n)
+			}
 		}
 	}
-	if len(gap.lost) > 0 {
+	gap.lost = append(gap.lost, mark.missing(j.generation, have, known)...)
+	slices.Sort(gap.lost)
+	if gap.lost = slices.Compact(gap.lost); len(gap.lost) > 0 {
 		return gap
 	}
 	return nil

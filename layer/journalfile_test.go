@@ -4,6 +4,7 @@ package layer
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -38,6 +39,22 @@ func record(t tester, j *journal, l LayerID, first uint64, blocks int) (journalR
 	return r, j.write(l, r.blocks, func(data []byte) error { copy(data, r.data); return nil })
 }
 
+// loadRing is loadJournal, whatever its identity is.
+func loadRing(dir string, known uint64, marked bool) (*journalFile, []journalRecord, func(), error) {
+	r := storeRecord{JournalGap: known, JournalMark: marked}
+	path, p := filepath.Join(dir, journalName), make([]byte, journalHeaders*blockSize)
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+		if f, err := os.Open(path); err == nil {
+			_, _ = f.ReadAt(p, 0)
+			_ = f.Close()
+		}
+	}
+	if j := (&journalFile{}); j.readHeaders(p) == nil {
+		r.Journal = hex.EncodeToString(j.id[:])
+	}
+	return loadJournal(dir, r)
+}
+
 // bytesOf is all that the file has.
 func bytesOf(t tester, dir string) []byte {
 	t.Helper()
@@ -54,7 +71,10 @@ func parse(p []byte) ([]journalRecord, error) {
 		return nil, err
 	}
 	records := j.find(p)
-	return records, whole(records, 0)
+	if n := len(records); n > 0 {
+		j.next = records[n-1].number + 1
+	}
+	return records, j.whole(records, &journalMark{}, 0)
 }
 
 func sameRecord(a, b journalRecord) bool {
@@ -86,7 +106,7 @@ func TestJournalFile(t *testing.T) {
 		r, err := record(t, j, LayerID(blocks), 1<<30, blocks)
 		require.NoError(t, err)
 		written = append(written, r)
-		file, got, release, err := loadJournal(dir, 0)
+		file, got, release, err := loadRing(dir, 0, true)
 		require.NoError(t, err)
 		require.Equal(t, id, file.id)
 		requireRecords(t, written, written, got)
@@ -158,12 +178,12 @@ func TestJournalGap(t *testing.T) {
 	_, err := parse(p)
 	var gap journalGap
 	require.ErrorAs(t, err, &gap)
-	require.Equal(t, journalGap{lost: []uint64{2, 3}, newest: 4}, gap)
+	require.Equal(t, journalGap{lost: []uint64{2, 3}, newest: 4, until: 5}, gap)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, journalName), p, 0o600))
-	_, _, _, err = loadJournal(dir, 3)
+	_, _, _, err = loadRing(dir, 3, true)
 	require.ErrorAs(t, err, &gap)
 	require.Equal(t, []uint64{3}, gap.lost)
-	file, got, release, err := loadJournal(dir, gap.newest)
+	file, got, release, err := loadRing(dir, gap.until, true)
 	require.NoError(t, err)
 	defer file.close()
 	defer release()
@@ -191,6 +211,7 @@ func TestJournalTornBesideWhole(t *testing.T) {
 	require.NoError(t, err)
 	requireRecords(t, []journalRecord{first, later}, []journalRecord{first, later}, got)
 	j.end(&torn, nil)
+	j.under.Done()
 	_, err = record(t, j, 1, 0, 1)
 	require.NoError(t, err)
 	p = bytesOf(t, dir)
@@ -235,7 +256,7 @@ func TestJournalRenewedInPart(t *testing.T) {
 			require.Empty(t, got)
 		}
 	}
-	f, _, release, err := loadJournal(dir, 0)
+	f, _, release, err := loadRing(dir, 0, true)
 	require.NoError(t, err)
 	defer release()
 	defer f.close()
@@ -246,7 +267,7 @@ func TestJournalRenewedInPart(t *testing.T) {
 func TestJournalOfAnotherShape(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, journalName)
-	_, _, _, err := loadJournal(dir, 0)
+	_, _, _, err := loadRing(dir, 0, true)
 	require.ErrorIs(t, err, unix.ENOENT)
 	for what, put := range map[string]func() error{
 		"an empty file":   func() error { return os.WriteFile(path, nil, 0o600) },
@@ -264,7 +285,7 @@ func TestJournalOfAnotherShape(t *testing.T) {
 		},
 	} {
 		require.NoError(t, put())
-		_, _, _, err := loadJournal(dir, 0)
+		_, _, _, err := loadRing(dir, 0, true)
 		require.ErrorIs(t, err, errJournal, what)
 		require.NoError(t, os.RemoveAll(path))
 	}

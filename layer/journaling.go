@@ -125,12 +125,20 @@ func (s *Store) writeAhead(l *layer) {
 
 // openJournal makes the journal if there is none, and lets flushes use it. No record in it is needed.
 //
-//	make the file                        crash: it is not the index's, and made again
+//	make the file, and its mark          crash: they are not the index's, and made again
 //	commit its identity                  crash: it is there, without a record
+//
+// That of an earlier version has no mark:
+//
+//	make the key anew, and the mark      crash: nobody asks for the mark, and it is made again
+//	commit that there is one             crash: it is there, and there is no record
 func (s *Store) openJournal() error {
 	j := s.journal
 	if j.file != nil {
 		if err := j.file.renew(j.position()); err != nil {
+			return err
+		}
+		if err := s.nameJournal(j.file); err != nil {
 			return err
 		}
 		j.start(j.file)
@@ -143,10 +151,7 @@ func (s *Store) openJournal() error {
 	if err != nil {
 		return Errorf(hostErrno(err), "make the journal: %w", err)
 	}
-	err = s.update(func(tx *blockmap.Tx) error {
-		return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Journal = hex.EncodeToString(file.id[:]) })
-	})
-	if err != nil {
+	if err := s.nameJournal(file); err != nil {
 		file.close()
 		return err
 	}
@@ -154,10 +159,42 @@ func (s *Store) openJournal() error {
 	return nil
 }
 
+// nameJournal has the index know the journal, and that it has a mark.
+func (s *Store) nameJournal(file *journalFile) error {
+	if file.marked {
+		return nil
+	}
+	err := s.update(func(tx *blockmap.Tx) error {
+		return edit(tx, []byte{tableMeta}, func(r *storeRecord) {
+			r.Journal, r.JournalMark = hex.EncodeToString(file.id[:]), true
+		})
+	})
+	file.marked = err == nil
+	return err
+}
+
+// markPause is how long the journal's mark is kept from the disk at most.
+const markPause = time.Second
+
+// keepMark has the disk write the mark while it moves.
+func (s *Store) keepMark() {
+	tick := time.NewTicker(markPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+		s.journal.handOnMark()
+	}
+}
+
 // resumeJournal goes on from a journal. After a crash of the host its blocks are written to their layers. A worker that takes
 // over finds there what it has, or what is newer. Then its layers are flushed, in the background.
 func (s *Store) resumeJournal(c *catalog) error {
 	j := s.journal
+	j.next = max(j.next, c.store.JournalGap)
 	for _, l := range c.layers {
 		j.next = max(j.next, l.Journal)
 	}
@@ -170,10 +207,9 @@ func (s *Store) resumeJournal(c *catalog) error {
 	}
 	defer release()
 	j.file = file
-	j.next = max(j.next, file.first)
+	j.next = max(j.next, file.next)
 	replayed := make(map[*File]int)
 	for _, r := range records {
-		j.next = max(j.next, r.number+1)
 		l := s.tree.layer(r.layer)
 		if l == nil || l.owner == nil || r.number < c.layers[r.layer].Journal {
 			continue
@@ -198,12 +234,7 @@ func (s *Store) resumeJournal(c *catalog) error {
 
 // findJournal loads the journal that a store's index names.
 func findJournal(dir string, r storeRecord) (*journalFile, []journalRecord, func(), error) {
-	file, records, release, err := loadJournal(dir, r.JournalGap)
-	if err == nil && hex.EncodeToString(file.id[:]) != r.Journal {
-		file.close()
-		release()
-		err = fmt.Errorf("%w: it is that of another store", errJournal)
-	}
+	file, records, release, err := loadJournal(dir, r)
 	path := filepath.Join(dir, journalName)
 	switch {
 	case errors.Is(err, unix.ENOENT):

@@ -37,6 +37,13 @@ func (k *check) checkJournal() {
 // mendJournal has the next mount go on with the records that can be read; if that is none of them, without a journal.
 func (m *mender) mendJournal(q *quarantine) error {
 	err := m.journalDamage()
+	var mark errMark
+	if errors.As(err, &mark) {
+		if err := m.dropMark(q, mark); err != nil {
+			return err
+		}
+		err = m.journalDamage()
+	}
 	if !errors.Is(err, errJournal) {
 		return err
 	}
@@ -44,22 +51,45 @@ func (m *mender) mendJournal(q *quarantine) error {
 	if errors.As(err, &gap) {
 		m.did(journalName, "%d of its records cannot be read, and nobody knows of which VMs: of each, up to %d blocks that a guest had flushed in the last seconds before a crash are lost; the others are used",
 			len(gap.lost), journalBlocks)
-		return m.setJournal(m.catalog.store.Journal, gap.newest)
+		return m.setJournal(func(r *storeRecord) { r.JournalGap = gap.until })
 	}
 	what := "was missing"
-	if _, err := os.Lstat(filepath.Join(m.dir, journalName)); err == nil {
-		if err := errors.Join(q.take(journalName), q.settle()); err != nil {
-			return err
-		}
+	if there, err := q.takeJournal(journalName); err != nil {
+		return err
+	} else if there {
 		what = fmt.Sprintf("was damaged, and is in %s now", q.name)
 	}
+	if _, err := q.takeJournal(markName); err != nil {
+		return err
+	}
 	m.did(journalName, "%s; if the host had crashed, what guests had flushed in the last seconds before is lost", what)
-	return m.setJournal("", 0)
+	return m.setJournal((*storeRecord).dropJournal)
 }
 
-func (m *mender) setJournal(id string, gap uint64) error {
+// dropMark has nobody ask for a mark that is of no use. The next mount makes one.
+func (m *mender) dropMark(q *quarantine, why errMark) error {
+	if _, err := q.takeJournal(markName); err != nil {
+		return err
+	}
+	m.did(journalName, "%v; the next mount makes another one", why)
+	m.catalog.store.JournalMark = false
+	return m.setJournal(func(r *storeRecord) { r.JournalMark = false })
+}
+
+// takeJournal puts the journal, or its mark, into quarantine, if it is there.
+func (q *quarantine) takeJournal(name string) (there bool, err error) {
+	if _, err := os.Lstat(filepath.Join(q.store, name)); err != nil {
+		return false, nil
+	}
+	return true, errors.Join(q.take(name), q.settle())
+}
+
+// dropJournal has the next mount make another one.
+func (r *storeRecord) dropJournal() { r.Journal, r.JournalGap, r.JournalMark = "", 0, false }
+
+func (m *mender) setJournal(change func(*storeRecord)) error {
 	return commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {
-		return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Journal, r.JournalGap = id, gap })
+		return edit(tx, []byte{tableMeta}, change)
 	}))
 }
 

@@ -298,16 +298,16 @@ func (r *restore) finish() error {
 		}
 		return commitError(o.index.UpdateFreeing(func(tx *blockmap.Tx) error {
 			return edit(tx, []byte{tableMeta}, func(s *storeRecord) {
-				s.Restoring, s.Journal, s.JournalGap = false, "", 0
+				s.Restoring = false
+				s.dropJournal()
 			})
 		}))
 	})
 }
 
-// dropJournal puts the journal into quarantine: what it goes on from is the old index.
+// dropJournal puts the journal into quarantine, with its mark: what it goes on from is the old index.
 func (r *restore) dropJournal() error {
-	if _, err := os.Lstat(filepath.Join(r.dir, journalName)); err != nil {
-		return nil
-	}
-	return errors.Join(r.aside.take(journalName), r.aside.settle())
+	_, err := r.aside.takeJournal(journalName)
+	_, markErr := r.aside.takeJournal(markName)
+	return errors.Join(err, markErr)
 }

@@ -94,6 +94,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	s.work.start(s.flushNowAndThen)
 	s.work.start(s.keepBallast)
 	s.work.start(s.keepJournal)
+	s.work.start(s.keepMark)
 	s.work.start(s.keepSums)
 	s.work.start(s.keepBackups)
 	s.work.start(s.sampleGrowth)
