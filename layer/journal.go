@@ -22,6 +22,7 @@ package layer
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,8 +30,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNoRoom says that a record can't be written now: the flush commits instead.
-var errNoRoom = errors.New("no room in the journal")
+// errNoRecord says that no record was written, and the journal is as it was: the flush commits instead.
+var errNoRecord = errors.New("no record was written")
+
+// errNoRoom is errNoRecord because there is no room, or no journal.
+var errNoRoom = fmt.Errorf("%w: no room in the journal", errNoRecord)
 
 // journal is the ring of records, and what of it is still needed.
 type journal struct {
@@ -83,17 +87,17 @@ func (j *journal) position() uint64 {
 	return j.next
 }
 
-// write has blocks of a layer on disk when it returns; fill copies their data. errNoRoom: nothing was done. After any other
+// write has blocks of a layer on disk when it returns; fill copies their data. errNoRecord: nothing was done. After any other
 // error nothing is written any more: nobody knows what is there.
 func (j *journal) write(l LayerID, blocks []uint64, fill func(data []byte) error) error {
 	p, err := j.memory()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoRecord, err)
 	}
 	defer j.putMemory(p)
 	rec := p[:(1+len(blocks))*blockSize]
 	if err := fill(rec[blockSize:]); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoRecord, err)
 	}
 	r := journalRecord{layer: l, blocks: blocks}
 	slot, err := j.begin(&r)

@@ -196,3 +196,30 @@ func TestJournalReplayOnAFullDisk(t *testing.T) {
 	rival.give(t, 400<<20)
 	afterwards(t, w.dir, w.want, "once there is room")
 }
+
+// What can't be read for a record is not the journal's fault: the flush goes the long way, and the next one to the journal.
+func TestJournalOutlivesAFailedRead(t *testing.T) {
+	f := &failure{kind: "read", n: 1}
+	f.install(t)
+	dir, want := crashedJournaled(t)
+	var events eventLog
+	s := openStore(t, dir, Options{Event: events.add})
+	openJournal(t, s)
+	file := fileNamed(t, vmNamed(t, s, "web"), "root")
+	require.NoError(t, file.Commit(true))
+	before := s.journal.position()
+	for i := range 2 {
+		p := blocksOf(byte(100+i), 1)
+		write(t, file, p, int64(30+i)*blockSize)
+		copy(want[(30+i)*blockSize:], p)
+		f.arm(true)
+		flush(t, file)
+		require.True(t, f.arm(false))
+		require.EqualValues(t, before+uint64(i), s.journal.position(), "the first one failed")
+		require.True(t, s.journal.open.Load())
+	}
+	require.Zero(t, events.count("journal-failed"))
+	again := kill(t, s, dir+"+")
+	requireRoot(t, again, want, "after a crash")
+	require.NoError(t, again.Close())
+}

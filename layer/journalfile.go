@@ -51,6 +51,8 @@ type journalFile struct {
 	dir    string
 	mark   *markFile
 	marked bool // the index knows of it
+
+	worn []string // what of the headers, and the mark, is damaged, and there a second time
 }
 
 // journalRecord is one of the ring: blocks of a layer, as they were when a guest had flushed them.
@@ -260,6 +262,7 @@ func (j *journalFile) readHeaders(mem []byte) error {
 	for i := range journalHeaders {
 		p := mem[i*blockSize:]
 		if string(p[:8]) != journalMagic || crc32.Checksum(p[:journalHead], castagnoli) != binary.LittleEndian.Uint32(p[journalHead:]) {
+			j.worn = append(j.worn, fmt.Sprintf("its header at byte %d", i*blockSize))
 			continue
 		}
 		if generation := binary.LittleEndian.Uint64(p[24:]); generation > j.generation {
@@ -275,10 +278,24 @@ func (j *journalFile) readHeaders(mem []byte) error {
 }
 
 func (j *journalFile) readMark() (m journalMark, err error) {
-	if j.mark, err = openMark(j.dir, 0); err == nil {
-		m, _, err = j.mark.read(j.id)
+	if j.mark, err = openMark(j.dir, 0); err != nil {
+		return m, err
+	}
+	m, sound, err := j.mark.read(j.id)
+	for i, ok := range sound {
+		if !ok {
+			j.worn = append(j.worn, fmt.Sprintf("the slot of %s at byte %d", markName, i*markSecond))
+		}
 	}
 	return m, err
+}
+
+// mend writes both headers anew, as the sound one is, and both slots of the mark.
+func (j *journalFile) mend() error {
+	if err := j.writeHeaders(); err != nil || j.mark == nil {
+		return err
+	}
+	return j.mark.begin(j.mark.last)
 }
 
 // renew makes all records void: those to come have another key, and numbers from first on.
@@ -288,6 +305,13 @@ func (j *journalFile) renew(first uint64) error {
 		j.generation = max(j.generation, j.mark.last.generation+1)
 	}
 	_, _ = rand.Read(j.key[:])
+	if err := j.writeHeaders(); err != nil {
+		return err
+	}
+	return j.beginMark()
+}
+
+func (j *journalFile) writeHeaders() error {
 	mem, err := alignedMemory(1)
 	if err != nil {
 		return err
@@ -299,7 +323,7 @@ func (j *journalFile) renew(first uint64) error {
 			return err
 		}
 	}
-	return j.beginMark()
+	return nil
 }
 
 // write returns when p, of whole slots and in aligned memory, is on disk.

@@ -43,7 +43,7 @@ func (f *File) flushToJournal(l *layer, w *headState) bool {
 		return true
 	}
 	w.written.overflow()
-	if !errors.Is(err, errNoRoom) {
+	if !errors.Is(err, errNoRecord) {
 		f.vm.store.opts.Event("", "journal-failed", "error", err.Error()) // slower from here on, no more
 	}
 	return false

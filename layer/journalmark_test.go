@@ -406,7 +406,8 @@ func requireMarked(t *testing.T, dir string) {
 	t.Helper()
 	require.NoError(t, withOffline(dir, func(o *offline) error {
 		require.True(t, o.catalog.store.JournalMark)
-		return o.journalDamage()
+		_, err := o.journal()
+		return err
 	}))
 }
 
@@ -422,4 +423,41 @@ func TestJournalWithoutAMark(t *testing.T) {
 	requireSound(t, dir)
 	requireJournalAgain(t, dir, want)
 	requireMarked(t, dir)
+}
+
+// What is there twice, and damaged once, does no harm; a check names it, and a repair, or a mount, writes it anew.
+func TestJournalWornHalves(t *testing.T) {
+	crashed, want := crashedJournaled(t)
+	for _, c := range []struct {
+		name string
+		at   int
+		says string
+	}{
+		{journalName, 30, "its header at byte 0"},
+		{journalName, blockSize + 30, "its header at byte 4096"},
+		{markName, 30, "the slot of journal.mark at byte 0"},
+		{markName, markSecond + 30, "the slot of journal.mark at byte 4096"},
+	} {
+		dir := copied(t, crashed)
+		path := filepath.Join(dir, c.name)
+		p, err := os.ReadFile(path)
+		require.NoError(t, err)
+		p[c.at] ^= 1
+		putFile(t, dir, c.name, p)
+		report, err := Check(dir)
+		require.NoError(t, err)
+		require.Len(t, report.Findings, 1)
+		require.Contains(t, report.Findings[0].Text, c.says)
+		t.Log(report.Findings[0].Text)
+		mounted := copied(t, dir)
+		report = repaired(t, dir)
+		require.Empty(t, report.Findings)
+		require.Len(t, report.Repaired, 1)
+		require.Contains(t, report.Repaired[0].Text, c.says)
+		for _, dir := range []string{dir, mounted} {
+			requireJournalAgain(t, dir, want)
+			requireMarked(t, dir)
+			requireSound(t, dir)
+		}
+	}
 }

@@ -15,34 +15,64 @@ import (
 	"github.com/snapfs/snapfs/blockmap"
 )
 
-// journalDamage looks at the journal that the index names.
-func (o *offline) journalDamage() error {
+// journal loads the journal that the index names, closed; nil if it names none.
+func (o *offline) journal() (*journalFile, error) {
 	if o.catalog.store.Journal == "" {
-		return nil
+		return nil, nil
 	}
 	file, _, release, err := findJournal(o.dir, o.catalog.store)
-	if err == nil {
-		file.close()
-		release()
+	if err != nil {
+		return nil, err
 	}
-	return err
+	file.close()
+	release()
+	return file, nil
 }
 
 func (k *check) checkJournal() {
-	if err := k.journalDamage(); err != nil {
+	file, err := k.journal()
+	switch {
+	case err != nil:
 		k.found(journalName, "%v; `snapfs check %s --repair` goes on without", err, k.dir)
+	case file != nil:
+		for _, what := range file.worn {
+			k.found(journalName, "%s is damaged; there is another one, which is used, and the next mount writes both anew", what)
+		}
 	}
 }
 
-// mendJournal has the next mount go on with the records that can be read; if that is none of them, without a journal.
+// mendJournal has the next mount go on with the records that can be read; without a header, without a journal. What is there
+// twice is whole afterwards.
 func (m *mender) mendJournal(q *quarantine) error {
-	err := m.journalDamage()
+	if err := m.mendRecords(q); err != nil {
+		return err
+	}
+	if err := m.read(); err != nil || m.catalog.store.Journal == "" {
+		return err
+	}
+	file, _, release, err := findJournal(m.dir, m.catalog.store)
+	if err != nil {
+		return err
+	}
+	defer file.close()
+	defer release()
+	if len(file.worn) == 0 {
+		return nil
+	}
+	for _, what := range file.worn {
+		m.did(journalName, "%s was damaged; it is written anew, as the other one is", what)
+	}
+	return file.mend()
+}
+
+func (m *mender) mendRecords(q *quarantine) error {
+	_, err := m.journal()
 	var mark errMark
 	if errors.As(err, &mark) {
 		if err := m.dropMark(q, mark); err != nil {
 			return err
 		}
-		err = m.journalDamage()
+		_, err = m.journal()
 	}
 	if !errors.Is(err, errJournal) {
 		return err
