@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/integration/daemon"
 )
@@ -75,6 +76,30 @@ func TestUpgrade(t *testing.T) {
 	require.Equal(t, supervisor, status.Supervisor)
 	require.Equal(t, 4, status.Restarts)
 	require.Less(t, memoryOf(t, supervisor), 20<<20)
+}
+
+// TestUpgradeGuarded has a program take over that goes through being tried, and then ends: the one of before serves on,
+// under another supervisor, and fio notices nothing.
+func TestUpgradeGuarded(t *testing.T) {
+	binary := readFile(t, daemon.Binary)
+	base := t.TempDir()
+	program := filepath.Join(base, "snapfs")
+	m := &mount{t: t, store: filepath.Join(base, "store"), dir: filepath.Join(base, "mnt")}
+	require.NoError(t, os.Mkdir(m.dir, 0o755))
+	install(t, binary, program)
+	run(t, program, "mount", m.store, m.dir)
+	t.Cleanup(func() { _ = unix.Unmount(m.dir, unix.MNT_DETACH) })
+	m.vm("web")
+	said := startFio(m.disk("web", "disk.img", 0))
+	for range 3 {
+		install(t, fmt.Appendf(nil, "#!/bin/sh\ncase \"$*\" in *--try*|--version) exec %s \"$@\";; esac\nexit 3\n", daemon.Binary), program)
+		failSnapfs(t, "serves on: upgrade failed: the new version ended, or did nothing, before it had a worker", "upgrade", m.dir)
+		install(t, binary, program)
+		mustSnapfs(t, "upgrade", m.dir)
+	}
+	require.NoError(t, <-said)
+	mustSnapfs(t, "umount", m.dir)
+	m.check()
 }
 
 // memoryOf is what a process has in memory, in bytes, beside what it shares with others.

@@ -3,8 +3,8 @@ package main
 // Handing a mount over to another version: the supervisor becomes the new program, with the descriptors, the session and
 // its process id kept; that starts a worker of its own. If none comes up, it becomes the old program again.
 //
-// Once it is another program nobody watches it. So that is tried before, in a process of its own, as far as it can be
-// while the old worker serves: to the point from which on a new supervisor would start its worker.
+// It is tried before, in a process of its own, as far as it can be while the old worker serves: to the point from which on a
+// new supervisor would start its worker. For the way from there to a worker there is a guard: see guard.go.
 
 import (
 	"context"
@@ -180,6 +180,10 @@ func (s *supervisor) becomeNext() error {
 		return err
 	}
 	defer unix.Close(old)
+	s.session.Renew() // the guard waits for an answer
+	if err := s.guard(); err != nil {
+		s.log.printf("nobody watches over the upgrade: %v", err)
+	}
 	s.log.printf("becoming %s", u.program)
 	k := s.kept(upgraded)
 	k.Old = old
@@ -275,9 +279,15 @@ func takeKept() (*handover, error) {
 	return k, nil
 }
 
+// text is it as keptEnv has it.
+func (k *handover) text() (string, error) {
+	text, err := json.Marshal(k)
+	return string(text), err
+}
+
 // exec leaves all of it to another program.
 func (k *handover) exec(program string, args []string) error {
-	text, err := json.Marshal(k)
+	text, err := k.text()
 	if err != nil {
 		return err
 	}
@@ -290,7 +300,7 @@ func (k *handover) exec(program string, args []string) error {
 			return fmt.Errorf("keep descriptor %d: %w", fd, err)
 		}
 	}
-	err = unix.Exec(program, append([]string{os.Args[0]}, args...), append(os.Environ(), keptEnv+"="+string(text)))
+	err = unix.Exec(program, append([]string{os.Args[0]}, args...), append(os.Environ(), keptEnv+"="+text))
 	for _, fd := range fds {
 		unix.CloseOnExec(fd)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,14 +20,22 @@ const (
 	hangs          programVersion = "its workers hang    "
 	cantTakeOver   programVersion = "can't take over     "
 	diesAtRequests programVersion = "dies at any request "
+	diesAtOnce     programVersion = "ends as a supervisor"
+	hangsAtOnce    programVersion = "hangs as supervisor "
 )
 
 // diesAtStart names a file of so many bytes as workers are to die when they start.
 const diesAtStart = "SNAPFS_TEST_DIES"
 
+// guardsFor is how long guards wait, if it is set.
+const guardsFor = "SNAPFS_TEST_GUARD"
+
 // beAsBuilt makes a process what its program's version says, and what the test wants of all versions.
 func beAsBuilt() {
 	isWorker := os.Getenv(workerEnv) != ""
+	if d, err := time.ParseDuration(os.Getenv(guardsFor)); err == nil {
+		guardTime = d
+	}
 	switch versionOf("/proc/self/exe") {
 	case hangs:
 		trialTime = time.Second
@@ -36,6 +45,14 @@ func beAsBuilt() {
 	case cantTakeOver:
 		if os.Getenv(keptEnv) != "" {
 			panic("what was kept makes no sense")
+		}
+	case diesAtOnce:
+		if supervises() {
+			os.Exit(exitFailed)
+		}
+	case hangsAtOnce:
+		if supervises() {
+			select {}
 		}
 	case diesAtRequests:
 		requestFault = func([]byte) { panic("a request") }
@@ -47,6 +64,11 @@ func beAsBuilt() {
 			os.Exit(exitFailed)
 		}
 	}
+}
+
+// supervises says whether a process is a supervisor that was another program, and not one that is only tried.
+func supervises() bool {
+	return os.Getenv(keptEnv) != "" && os.Getenv(guardEnv) == "" && !slices.Contains(os.Args, "--"+tryFlag)
 }
 
 func versionOf(program string) programVersion {

@@ -40,9 +40,14 @@ func (a *app) goOn(ctx context.Context, spec mountSpec) error {
 		if spec.foreground {
 			log = newDaemonLog(a.stderr)
 		}
+		guard := os.Getenv(guardEnv)
+		os.Unsetenv(guardEnv)
 		k, err := takeKept()
 		if err != nil {
 			return err
+		}
+		if guard != "" {
+			return a.keepGuard(ctx, spec, k, guard)
 		}
 		return a.supervise(ctx, spec, log, func() {}, k)
 	}
