@@ -109,7 +109,7 @@ func TestUpgradeAcrossFormats(t *testing.T) {
 	require.Eventually(t, func() bool {
 		st, err := m.status()
 		require.NoError(t, err)
-		return strings.Contains(st.LastExit, "the version of before does not know the store's format") || m.killTwo()
+		return strings.Contains(st.LastExit, "the version of before does not come back, as it may not know the store: it has version 2 of the format now") || m.killTwo()
 	}, patience, time.Millisecond)
 
 	worker, err := m.answering()

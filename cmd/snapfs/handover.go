@@ -204,8 +204,12 @@ func (s *supervisor) endTrial(w *child) error {
 // goBack becomes the version of before, as no worker of this one came up. It returns why it could not. Where the store's
 // format was raised meanwhile, that version would refuse it.
 func (s *supervisor) goBack(why error) error {
-	if now, err := layer.FormatOf(s.spec.store); err != nil || now != s.upgrade.format {
-		return fmt.Errorf("%w; the version of before does not know the store's format (version %d now, %v)", why, now, err)
+	now, err := layer.FormatOf(s.spec.store)
+	if err == nil && now != s.upgrade.format {
+		err = fmt.Errorf("it has version %d of the format now", now)
+	}
+	if err != nil {
+		return fmt.Errorf("%w; the version of before does not come back, as it may not know the store: %w", why, err)
 	}
 	return s.returnTo(s.kept(""), why)
 }
