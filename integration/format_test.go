@@ -140,6 +140,32 @@ func (m *mount) killTwo() (false bool) {
 	return false
 }
 
+// TestManagedMountOfNewerFormat has an older version started by the service manager for a mount that a newer one served: it
+// refuses, and guests wait for the newer one.
+func TestManagedMountOfNewerFormat(t *testing.T) {
+	older := filepath.Join(t.TempDir(), "snapfs")
+	install(t, buildKnowing(t, 1), older)
+	m, manager := newManagedMount(t, filepath.Join(t.TempDir(), "notify"))
+	m.vm("web")
+	disk := open(t, m.disk("web", "disk.img", 4096), os.O_RDWR)
+	_, err := disk.WriteAt([]byte("not flushed"), 0)
+	require.NoError(t, err)
+	m.Kill()
+	cmd := manager.command(m.store, m.dir)
+	for i := range cmd.Args {
+		cmd.Args[i] = strings.ReplaceAll(cmd.Args[i], daemon.Binary, older)
+	}
+	text, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(text), "the mount waits for the version that served it before: store "+m.store+" was made by a newer version: version 2; this program knows 1 only")
+	m.Daemon = daemon.StartCommand(t, manager.command(m.store, m.dir), m.dir)
+	got := make([]byte, 11)
+	_, err = disk.ReadAt(got, 0)
+	require.NoError(t, err)
+	require.Equal(t, "not flushed", string(got))
+	require.NoError(t, disk.Close())
+}
+
 // TestNewerFormat has a store that a newer version made refused, by name.
 func TestNewerFormat(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "snapfs")

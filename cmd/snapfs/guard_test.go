@@ -16,7 +16,7 @@ import (
 func TestGuard(t *testing.T) {
 	for _, version := range []programVersion{diesAtOnce, hangsAtOnce} {
 		t.Run(string(version), func(t *testing.T) {
-			t.Setenv(guardsFor, "1s")
+			t.Setenv(guardsFor, "5s")
 			program, _, point := newInstalled(t)
 			f, err := os.OpenFile(filepath.Join(point, "web", "root.img"), os.O_RDWR, 0)
 			require.NoError(t, err)
@@ -61,7 +61,7 @@ func guards(t *testing.T, point string) (n int) {
 
 // A guard ends once the new version answers anything, and if that is not asked anything, after its time.
 func TestGuardEnds(t *testing.T) {
-	t.Setenv(guardsFor, "1s")
+	t.Setenv(guardsFor, "5s")
 	_, _, point := newInstalled(t)
 	p := statusOf(t, point)
 	done(t, "upgrade", point)

@@ -111,9 +111,6 @@ func tryKept(spec mountSpec) error {
 	if k == nil {
 		return errors.New("there is nothing to go on with")
 	}
-	if _, err := layer.FormatOf(spec.store); err != nil {
-		return err
-	}
 	_, err = newSupervisor(spec, newDaemonLog(nil), func() {}, k)
 	return err
 }

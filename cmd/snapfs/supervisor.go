@@ -92,10 +92,8 @@ func newSupervisor(spec mountSpec, log *daemonLog, ready func(), k *handover) (s
 func (s *supervisor) adopt(k *handover) (err error) {
 	s.devices, s.restarts, s.lastExit, s.ending = k.Devices, k.Restarts, k.LastExit, k.Ending
 	s.upgrade.adopt(k)
-	if k.Old != 0 {
-		if s.upgrade.format, err = layer.FormatOf(s.spec.store); err != nil {
-			return err
-		}
+	if s.upgrade.format, err = layer.FormatOf(s.spec.store); layer.Errno(err) == unix.EINVAL {
+		return err // no worker of this version would serve it
 	}
 	if s.session, err = layer.AdoptSession(k.Session); err != nil || s.spec.foreground {
 		return err
