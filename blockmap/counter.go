@@ -34,6 +34,15 @@ type counter struct {
 	mark [markSize]byte // identity and number
 }
 
+// identity is that of the index; nil: it is not known.
+func (c *counter) identity() *[16]byte {
+	if c == nil {
+		return nil
+	}
+	identity := [16]byte(c.mark[:])
+	return &identity
+}
+
 func (c *counter) number() uint64 { return binary.LittleEndian.Uint64(c.mark[16:]) }
 
 // openCounter opens the file and reads it; found is false if there is none, or no slot of it is whole.
@@ -172,29 +181,28 @@ func (x *Index) verifyCounter(path string, found bool) error {
 	if err != nil {
 		return err
 	}
-	switch c := x.counter; {
+	c := x.counter
+	switch {
 	case !found && mark == nil:
 		return c.create(path, x.committed)
 	case !found:
 		return fmt.Errorf("%w: %s is missing or unreadable", ErrNoCounter, path)
-	case mark != nil && [16]byte(mark) != [16]byte(c.mark[:]):
-		return fmt.Errorf("%w: it is not the one that %s belongs to", ErrDamaged, path)
 	}
-	return x.counter.verify(x.committed, "")
+	if err := c.verifyMark(mark, path); err != nil {
+		return err
+	}
+	if n := c.number(); n > x.committed { // of one that was not surveyed
+		return fmt.Errorf("%w: it ends with commit %d, but commit %d was made", ErrDamaged, x.committed, n)
+	}
+	return nil
 }
 
-// verify says whether an index that ends with commit last, in the log end if that is given, is whole.
-func (c *counter) verify(last uint64, end string) error {
-	n := c.number()
-	if n <= last {
-		return nil
+// verifyMark compares the counter with the newest mark in an index.
+func (c *counter) verifyMark(mark []byte, path string) error {
+	if mark != nil && [16]byte(mark) != [16]byte(c.mark[:]) {
+		return fmt.Errorf("%w: it is not the one that %s belongs to", ErrDamaged, path)
 	}
-	if end != "" {
-		end = ": " + end + " is damaged behind that, or"
-	} else {
-		end = ":"
-	}
-	return fmt.Errorf("%w: it ends with commit %d, but commit %d was made%s files of it are lost, damaged, or of an older copy", ErrDamaged, last, n, end)
+	return nil
 }
 
 // mark is that of the newest commit; nil if it has none.

@@ -69,17 +69,18 @@ func splitLog(t *testing.T, dir string) {
 			continue
 		}
 		var ends []int
-		for rest := data[logHeader:]; ; {
-			meta, _, left, ok := cutEntry(rest)
-			if !ok {
+		for at := logHeader; ; {
+			meta, _, _, size := cutEntry(data[at:])
+			if size == 0 {
 				break
 			}
-			if rest = left; meta&entryEndTxn != 0 {
-				ends = append(ends, len(data)-len(rest))
+			if at += size; meta&entryEndTxn != 0 {
+				ends = append(ends, at)
 			}
 		}
-		first, last := scanLog(data)
-		require.EqualValues(t, len(ends), last-first+1, "%d to %d", first, last)
+		scan := scanLog(data)
+		require.EqualValues(t, len(ends), scan.last-scan.first+1, "%d to %d", scan.first, scan.last)
+		require.Equal(t, ends[len(ends)-1], scan.end)
 		half, end, tail := ends[len(ends)/2], ends[len(ends)-1], make([]byte, 100)
 		second := slices.Concat(data[:logHeader], data[half:end], tail)
 		var id int

@@ -51,15 +51,16 @@ func FuzzTable(f *testing.F) {
 func FuzzLog(f *testing.F) {
 	seeds(f, memPattern)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		first, last := scanLog(data)
-		require.Equal(t, first == 0, last == 0)
+		s := scanLog(data)
+		require.Equal(t, s.first == 0, s.last == 0)
+		require.LessOrEqual(t, s.end, len(data))
 		for rest := data; ; {
-			_, value, left, ok := cutEntry(rest)
-			if !ok {
+			_, key, value, size := cutEntry(rest)
+			if size == 0 {
 				return
 			}
-			require.Less(t, len(left)+len(value), len(rest))
-			rest = left
+			require.Less(t, len(key)+len(value), size)
+			rest = rest[size:]
 		}
 	})
 }

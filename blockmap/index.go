@@ -39,6 +39,10 @@ type Options struct {
 	// lost commits is recognised. It is made with the index; none is kept if the path is empty.
 	Counter string
 
+	// Aside is called for each file in the index's directory that would be removed or read, and is no part of the index,
+	// before anything else is done, and has to take it out of there. Nil: what no crash leaves is an ErrDamaged.
+	Aside func(Stray) error
+
 	// Trusted says that a process that ended a moment ago had the index open, so that its files need not be read through
 	// before they are opened: reading takes time while guests wait.
 	Trusted bool
@@ -54,11 +58,12 @@ type Options struct {
 
 // Index is the database of a store. All its methods may be called at the same time.
 type Index struct {
-	db     *badger.DB
-	host   host
-	maxTx  int
-	notify func(error)
-	commit func(txn *badger.Txn, version uint64) error // Badger's; tests make it fail
+	db      *badger.DB
+	private string // directory of one that is open for reading only
+	host    host
+	maxTx   int
+	notify  func(error)
+	commit  func(txn *badger.Txn, version uint64) error // Badger's; tests make it fail
 
 	mu        sync.Mutex // guards what follows; nothing else is locked under it
 	wake      sync.Cond  // the writer waits here for queue or closed
@@ -106,11 +111,7 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 		}
 	}()
 	if !o.Trusted {
-		last, end, err := h.inspect(dir)
-		if err == nil && found {
-			err = c.verify(last, end)
-		}
-		if err != nil {
+		if err := h.verify(dir, c, found, o.Aside); err != nil {
 			return nil, err
 		}
 	}
@@ -133,6 +134,48 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 	}
 	go x.writer()
 	return x, nil
+}
+
+// verify refuses an index that is damaged, and has set aside what lies in dir and is no part of it.
+func (h host) verify(dir string, c *counter, found bool, aside func(Stray) error) error {
+	var identity *[16]byte
+	if found {
+		identity = c.identity()
+	}
+	s, err := h.survey(dir, identity)
+	if err != nil {
+		return err
+	}
+	number := uint64(0)
+	if found {
+		number = c.number()
+	}
+	if err := s.verify(number); err != nil {
+		return err
+	}
+	strays := s.strays
+	if len(s.unlisted) > 0 && aside != nil {
+		x, err := s.open(dir)
+		if err != nil {
+			return err
+		}
+		strays, err = x.strays(s)
+		if err := errors.Join(err, x.Close()); err != nil {
+			return err
+		}
+	}
+	for _, stray := range strays {
+		switch {
+		case aside != nil:
+			err = aside(stray)
+		case stray.Foreign:
+			err = fmt.Errorf("%w: %s %s", ErrDamaged, filepath.Join(dir, stray.Name), stray.Text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // open opens Badger. The writer is still to be started.
@@ -237,6 +280,9 @@ func (x *Index) Close() error {
 // closeDB closes Badger, which writes the memtable into a table. Without room for that it is left as it is, as a kill would:
 // all that was committed is in its log.
 func (x *Index) closeDB() error {
+	if x.private != "" {
+		return x.closePrivate()
+	}
 	err := x.room.close() // an empty log more is no reason not to
 	if n := x.room.filled + headersSize; !x.room.ask(n, true) {
 		return fmt.Errorf("%w: closing it takes %d MiB; nothing is lost", ErrFull, n>>20)

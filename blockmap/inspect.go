@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -36,44 +35,77 @@ var (
 	errHeader = errors.New("damaged header")
 )
 
-// inspect returns the number of the last commit in the index, 0 in a new one, and where it ends: the newest log, if any.
-func (h host) inspect(dir string) (last uint64, end string, err error) {
+// survey is what the files of an index come to.
+type survey struct {
+	tables   map[uint64]badger.TableManifest
+	unlisted []string // tables that the list does not have
+	stored   uint64   // the last commit that is in a table
+	logs     []soundLog
+	last     uint64 // the last commit that is there, with all before it
+	unread   string // the first log in which there is something, but no commit
+	strays   []Stray
+	damage   error // to the logs
+}
+
+// soundLog is a log that has commits, and where the last of them ends.
+type soundLog struct {
+	name        string
+	first, last uint64
+	end         int
+}
+
+// Stray is a file in an index's directory that has nothing to do with it.
+type Stray struct {
+	Name    string // in the directory
+	Text    string // what it is
+	Foreign bool   // no crash leaves such
+}
+
+// survey looks at the index of that identity in dir; nil: it is not known. Damage to its list of tables and to those is an
+// error, for without them there is nothing; damage to its logs is in what it returns.
+func (h host) survey(dir string, identity *[16]byte) (*survey, error) {
 	tables, err := h.tablesOf(dir)
 	if err != nil {
-		return 0, "", err
+		return nil, err
 	}
+	s := &survey{tables: tables}
 	for id := range tables {
 		err := h.withFile(table.NewFilename(id, dir), func(data []byte) error {
 			newest, err := verifyTable(data)
-			last = max(last, newest)
+			s.stored = max(s.stored, newest)
 			return err
 		})
 		if err != nil {
-			return 0, "", err
+			return nil, err
 		}
 	}
-	logs, err := filepath.Glob(filepath.Join(dir, memPattern))
+	s.last = s.stored
+	if err := s.listUnlisted(dir); err != nil {
+		return nil, err
+	}
+	return s, h.surveyLogs(dir, identity, s)
+}
+
+// listUnlisted lists tables that are not on the list. What is not named as Badger names them, it would stumble over.
+func (s *survey) listUnlisted(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*.sst"))
 	if err != nil {
-		return 0, "", err
+		return err
 	}
-	slices.Sort(logs)
-	for _, name := range logs {
-		err := h.withFile(name, func(data []byte) error {
-			if !plainLog(data) {
-				return errHeader
-			}
-			first, newest := scanLog(data)
-			if first > last+1 {
-				return fmt.Errorf("it begins with commit %d, and before it there is nothing after commit %d", first, last)
-			}
-			last, end = max(last, newest), filepath.Base(name)
-			return nil
-		})
-		if err != nil {
-			return 0, "", err
+	for _, path := range names {
+		name := filepath.Base(path)
+		id, _ := table.ParseFileID(strings.TrimLeft(name, "-"))
+		if !OwnName(name) || name != table.IDToFilename(id) {
+			s.stray(name, true, "is nothing of an index's")
+		} else if _, listed := s.tables[id]; !listed {
+			s.unlisted = append(s.unlisted, path)
 		}
 	}
-	return last, end, nil
+	return nil
+}
+
+func (s *survey) stray(name string, foreign bool, format string, args ...any) {
+	s.strays = append(s.strays, Stray{name, fmt.Sprintf(format, args...), foreign})
 }
 
 // ownNames are those of all files that an index may have, those that a crash leaves included.

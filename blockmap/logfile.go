@@ -26,52 +26,63 @@ func plainLog(data []byte) bool {
 	return len(data) < logHeader || binary.BigEndian.Uint64(data) == 0
 }
 
-// scanLog returns the versions of the first and last commit in a log; 0 if it has none.
-func scanLog(data []byte) (first, last uint64) {
+// logScan is what a log has.
+type logScan struct {
+	first, last uint64 // the versions of its commits; 0: it has none
+	end         int    // where the last of them ends, in bytes
+	identity    []byte // of the index that they are of; nil: they have no mark
+}
+
+// scanLog reads a log up to the last commit that is whole.
+func scanLog(data []byte) (s logScan) {
 	if len(data) < logHeader {
-		return 0, 0
+		return s
 	}
-	for data = data[logHeader:]; ; {
-		meta, value, rest, ok := cutEntry(data)
+	s.end = logHeader
+	var identity []byte
+	for at := logHeader; ; {
+		meta, key, value, size := cutEntry(data[at:])
 		switch {
-		case !ok, meta&(entryInTxn|entryEndTxn) == 0:
-			return first, last
+		case size == 0, meta&(entryInTxn|entryEndTxn) == 0:
+			return s
 		case meta&entryEndTxn != 0:
 			version, err := strconv.ParseUint(string(value), 10, 64)
 			if err != nil {
-				return first, last
+				return s
 			}
-			if first == 0 {
-				first = version
+			if s.first == 0 {
+				s.first, s.identity = version, identity
 			}
-			last = version
+			s.last, s.end = version, at+size
+		case len(key) == len(markKey)+8 && key[0] == markKey[0] && len(value) == markSize: // the version is behind the key
+			identity = value[:16]
 		}
-		data = rest
+		at += size
 	}
 }
 
-// cutEntry takes an entry off the front.
-func cutEntry(data []byte) (meta byte, value, rest []byte, ok bool) {
+// cutEntry reads the entry that data begins with; size is 0 if that can't be read.
+func cutEntry(data []byte) (meta byte, key, value []byte, size int) {
 	if len(data) < 2 {
-		return 0, nil, nil, false
+		return 0, nil, nil, 0
 	}
 	at := 2
 	var lengths [3]uint64
 	for i := range lengths {
 		n, size := binary.Uvarint(data[at:])
 		if size <= 0 {
-			return 0, nil, nil, false
+			return 0, nil, nil, 0
 		}
 		lengths[i], at = n, at+size
 	}
 	left := uint64(len(data) - at)
 	if lengths[0] > maxLogKey || lengths[0]+4 > left || lengths[1] > left-lengths[0]-4 {
-		return 0, nil, nil, false
+		return 0, nil, nil, 0
 	}
 	from := at + int(lengths[0])
 	end := from + int(lengths[1])
 	if crc32.Checksum(data[:end], castagnoli) != binary.BigEndian.Uint32(data[end:]) {
-		return 0, nil, nil, false
+		return 0, nil, nil, 0
 	}
-	return data[0], data[from:end], data[end+4:], true
+	return data[0], data[at:from], data[from:end], end + 4
 }

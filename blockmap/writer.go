@@ -50,6 +50,9 @@ func (x *Index) await(u *update) error {
 }
 
 func (x *Index) enqueue(u *update) error {
+	if x.private != "" {
+		return ErrReadOnly
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {

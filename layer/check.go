@@ -12,8 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/snapfs/snapfs/blockmap"
 )
 
@@ -32,64 +30,18 @@ type Report struct {
 	Layers    int       `json:"layers"`
 	Records   int64     `json:"records"`
 	Bytes     int64     `json:"bytes"`
+	Notes     []Finding `json:"notes"`    // what is no damage, and worth a word
 	Repaired  []Finding `json:"repaired"` // by Repair: what it did. Findings is what stays
 	Unread    bool      `json:"unread"`   // the index can't be read, so nothing else was looked at
 }
 
-// Check looks through a store that nobody has mounted, without changing it.
+// Check looks through a store that nobody has mounted. It writes nothing there, but for the file that it locks.
 func Check(dir string) (report Report, err error) {
-	err = withOffline(dir, func(o *offline) error {
+	err = lookInto(dir, func(o *offline) error {
 		report, err = o.check()
 		return err
 	})
 	return report, damageFound(dir, &report, err)
-}
-
-// withOffline opens a store that nobody has mounted for fn. What is wrong with its index is an indexDamage.
-func withOffline(dir string, fn func(*offline) error) error {
-	if _, err := os.Stat(dir); err != nil {
-		return Errorf(unix.ENOENT, "check store: %w", err)
-	}
-	if empty, err := makeStore(dir); err != nil {
-		return err
-	} else if empty {
-		return Errorf(unix.ENOENT, "%s is not a snapfs store: it is empty", dir)
-	}
-	lock, err := lockStore(dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if _, err := readFormat(dir); err != nil {
-		return err
-	}
-	if err := makeParts(dir); err != nil {
-		return err
-	}
-	return withIndex(dir, fn)
-}
-
-// withIndex is withOffline in a store that is locked.
-func withIndex(dir string, fn func(*offline) error) error {
-	space, err := newSpace(dir, Reserve{}, func(string, string, ...any) {})
-	if err != nil {
-		return err
-	}
-	defer space.ballast.close()
-	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{
-		Room: space.room, Counter: filepath.Join(dir, commitsName),
-	})
-	if errors.Is(err, blockmap.ErrFull) {
-		return indexError(err, "open the index of store "+dir)
-	}
-	if err != nil {
-		return indexDamage{err}
-	}
-	o := &offline{dir: dir, index: index}
-	if err = o.read(); o.catalog == nil { // without a tree there is something to check, still
-		return errors.Join(indexDamage{err}, index.Close())
-	}
-	return errors.Join(fn(o), index.Close())
 }
 
 // indexDamage is what makes an index useless.
@@ -111,6 +63,14 @@ func damageFound(dir string, report *Report, err error) error {
 func remedy(dir string, damage error) string {
 	if errors.Is(damage, blockmap.ErrNoCounter) {
 		return fmt.Sprintf("; `snapfs check %s --repair` makes it anew", dir)
+	}
+	if errors.Is(damage, blockmap.ErrDamaged) {
+		if b, err := openBeginning(dir); err == nil && b != nil {
+			defer b.Close()
+			if b.best {
+				return fmt.Sprintf("; `snapfs check %s --repair` goes back to before that, to %s", dir, b)
+			}
+		}
 	}
 	backups, err := listBackups(dir)
 	if err != nil || len(backups) == 0 {
@@ -169,6 +129,14 @@ func (k *check) listFiles() error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, f := range k.foreign {
+		finding := Finding{filepath.Join(indexName, f.Name), f.Text + "; the next mount, or a repair, puts it into " + quarantineName}
+		if f.Foreign {
+			k.Findings = append(k.Findings, finding)
+		} else {
+			k.Notes = append(k.Notes, finding)
+		}
 	}
 	strays, err := k.strays()
 	for _, s := range strays {

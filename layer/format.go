@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -59,7 +60,7 @@ func makeStore(dir string) (empty bool, err error) {
 		}
 	}
 	if !empty && isStoreWithout(dir) {
-		return false, Errorf(syscall.EINVAL, "store %s has lost its %s; `snapfs check %[1]s --repair` makes it anew", dir, formatName)
+		return false, lostFormat(dir)
 	}
 	if !empty {
 		return false, Errorf(syscall.EINVAL, "%s is not a snapfs store: it has entries but no %s; name an empty directory, or one that does not exist", dir, formatName)
@@ -117,20 +118,51 @@ func syncDirectory(dir string) error {
 	return nil
 }
 
-// makeParts makes the store's directories. The index comes last, so that a store with one had both: data files
-// without an index are damage, not newness.
-func makeParts(dir string) error {
+// findStore refuses what is no store.
+func findStore(dir string) error {
+	entries, err := readDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return Errorf(syscall.ENOENT, "there is no store %s: %w", dir, err)
+	case err != nil:
+		return Errorf(syscall.EIO, "read store %s: %w", dir, err)
+	case len(entries) == 0:
+		return Errorf(syscall.ENOENT, "%s is not a snapfs store: it is empty", dir)
+	case slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == formatName }):
+		return nil
+	case isStoreWithout(dir):
+		return lostFormat(dir)
+	}
+	return Errorf(syscall.EINVAL, "%s is not a snapfs store: it has no %s", dir, formatName)
+}
+
+func lostFormat(dir string) error {
+	return Errorf(syscall.EINVAL, "store %s has lost its %s; `snapfs check %[1]s --repair` makes it anew", dir, formatName)
+}
+
+// partsMissing is an error where directories are that a store must have. The index is made last, so that a store with one had
+// both: data files without an index are damage, not newness.
+func partsMissing(dir string) (missing bool, err error) {
 	index, layers := filepath.Join(dir, indexName), filepath.Join(dir, layersName)
 	if _, err := os.Stat(index); err == nil {
 		if info, err := os.Stat(layers); err != nil || !info.IsDir() {
-			return Errorf(syscall.EIO, "store %s is damaged: it has no %s", dir, layersName)
+			return true, Errorf(syscall.EIO, "store %s is damaged: it has no %s", dir, layersName)
 		}
-		return nil
+		return false, nil
 	}
 	if entries, err := readDir(layers); err == nil && len(entries) > 0 {
-		return Errorf(syscall.EIO, "store %s is damaged: it has data files but no %s%s", dir, indexName, remedy(dir, nil))
+		return true, Errorf(syscall.EIO, "store %s is damaged: it has data files but no %s%s", dir, indexName, remedy(dir, nil))
 	}
-	for _, path := range []string{layers, index} {
+	return true, nil
+}
+
+// makeParts makes the store's directories, those of a new one.
+func makeParts(dir string) error {
+	if missing, err := partsMissing(dir); err != nil || !missing {
+		return err
+	}
+	for _, name := range []string{layersName, indexName} {
+		path := filepath.Join(dir, name)
 		if err := mkdir(path, os.Mkdir); err != nil && !errors.Is(err, fs.ErrExist) {
 			return Errorf(syscall.EIO, "make %s: %w", path, err)
 		}

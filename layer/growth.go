@@ -16,8 +16,9 @@ const (
 	growthStep   = 30 * time.Minute // between two samples
 	growthLook   = time.Minute      // how often samples are looked after
 
-	// farAhead is where forecasts end.
-	farAhead = 10 * 365 * 24 * time.Hour
+	// farAhead is where forecasts end; and they reach no further than so many times as long as growth was watched.
+	farAhead   = 10 * 365 * 24 * time.Hour
+	foreseeing = 100
 )
 
 // growthRecord is what the catalog keeps of a VM's growth, oldest first.
@@ -107,10 +108,11 @@ func (v *VM) growth(since, now time.Time, held int64) (bytes int64, over time.Du
 	return grown(append(samples, newHeldAt(now, held)), since)
 }
 
-// growthPerHour is the VM's over the last day, or since it was made, in bytes.
-func (v *VM) growthPerHour(held int64) int64 {
+// growthPerHour is the VM's over the last day, or since it was made, in bytes, and over how long that is.
+func (v *VM) growthPerHour(held int64) (rate int64, over time.Duration) {
 	now := time.Now()
-	return perHour(v.growth(now.Add(-growthWindow), now, held))
+	bytes, over := v.growth(now.Add(-growthWindow), now, held)
+	return perHour(bytes, over), over
 }
 
 // fastest is the VM that has grown the most of late, nil if none has, and by how many bytes an hour.
@@ -133,9 +135,9 @@ func (s *Store) blame() []any {
 	return []any{"fastest", v.Name(), "growth_per_hour", rate}
 }
 
-// fullAt is when so much is taken at a rate an hour, nil if that is far ahead.
-func fullAt(avail, rate int64) *time.Time {
-	if rate <= 0 || float64(avail)/float64(rate) > farAhead.Hours() {
+// fullAt is when so much is taken at a rate an hour that was measured over some time, nil if that is far ahead.
+func fullAt(avail, rate int64, over time.Duration) *time.Time {
+	if rate <= 0 || float64(avail)/float64(rate) > min(farAhead, foreseeing*over).Hours() {
 		return nil
 	}
 	at := time.Now().Add(time.Duration(float64(avail) / float64(rate) * float64(time.Hour))).UTC().Truncate(time.Second)

@@ -47,10 +47,13 @@ func TestTrimmedSamples(t *testing.T) {
 }
 
 func TestFullAt(t *testing.T) {
-	require.Nil(t, fullAt(1<<40, 0))
-	require.Nil(t, fullAt(1<<60, 1), "not in our time")
+	const day = 24 * time.Hour
+	require.Nil(t, fullAt(1<<40, 0, day))
+	require.Nil(t, fullAt(1<<60, 1, day), "not in our time")
+	require.NotNil(t, fullAt(1<<30, 1<<20, day))
+	require.Nil(t, fullAt(1<<30, 1<<20, 10*time.Minute), "1,024 hours ahead, from ten minutes")
 	before := time.Now()
-	at, now := *fullAt(3<<30, 2<<30), *fullAt(0, 1)
+	at, now := *fullAt(3<<30, 2<<30, time.Hour), *fullAt(0, 1, 0)
 	require.WithinRange(t, at, before.Add(90*time.Minute-time.Second), time.Now().Add(90*time.Minute))
 	require.WithinRange(t, now, before.Add(-time.Second), time.Now())
 }

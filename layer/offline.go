@@ -19,6 +19,7 @@ type offline struct {
 	catalog *catalog
 	tree    *tree // nil where the catalog does not hang together
 	broken  error // then: why
+	foreign []blockmap.Stray
 }
 
 // read reads the catalog, anew after changes to it. Without a tree that is the error.

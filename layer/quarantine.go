@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/snapfs/snapfs/blockmap"
 )
 
 const quarantineName = "quarantine"
@@ -72,6 +74,11 @@ func (q *quarantine) take(name string) error {
 		return Errorf(syscall.EIO, "put %s into quarantine: %w", name, err)
 	}
 	return nil
+}
+
+// takeStray moves a file of the index there that is no part of it, for good.
+func (q *quarantine) takeStray(f blockmap.Stray) error {
+	return errors.Join(q.take(filepath.Join(indexName, f.Name)), q.settle())
 }
 
 // settle makes durable what was taken.

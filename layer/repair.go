@@ -35,10 +35,17 @@ func Repair(dir string) (report Report, err error) {
 		}
 		return err
 	}
-	err = withOffline(dir, repair)
+	err = withOffline(dir, q, &done, repair)
 	if errors.Is(err, blockmap.ErrNoCounter) {
 		if err = repairCounter(dir, q, &done); err == nil {
-			err = withOffline(dir, repair)
+			err = withOffline(dir, q, &done, repair)
+		}
+	}
+	if errors.As(err, new(indexDamage)) && beginningIsBest(dir) {
+		var restored RestoreReport
+		if restored, err = RestoreIndex(dir, false); err == nil {
+			done = append(done, restored.findings()...)
+			err = withOffline(dir, q, &done, repair)
 		}
 	}
 	err = damageFound(dir, &report, err)

@@ -1,8 +1,9 @@
 package layer
 
-// Restoring the index: the newest sound backup takes the place of an index that is damaged. It is older than the data
+// Restoring the index: the newest sound backup, or the sound beginning of the index itself if that is newer, takes the place of an index that is damaged. It is older than the data
 // files, so that nothing in it is believed which they could contradict: see restorecatalog.go.
 //
+//	make a backup of the sound beginning               crash: a backup more
 //	make quarantine/TIME/index of the backup, sync     crash: the old index, and a directory in quarantine
 //	exchange it with index/, sync                      crash: the new index, which is marked as not done; the store is
 //	                                                   refused until restore-index is run again
@@ -26,6 +27,7 @@ import (
 
 // RestoreReport is what a restore came to. Paths are relative to the store.
 type RestoreReport struct {
+	From    string // what the index is made of, and how far that goes
 	Backup  string
 	Taken   time.Time
 	Skipped []Finding // newer backups that are damaged
@@ -46,6 +48,9 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	}
 	defer lock.Close()
 	r := &restore{dir: dir, aside: &quarantine{store: dir}, report: &report}
+	if err := r.saveBeginning(); err != nil {
+		return report, err
+	}
 	backups, err := r.candidates()
 	if err != nil {
 		return report, err
@@ -66,7 +71,7 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	if err := r.finish(); err != nil {
 		return report, Errorf(Errno(err), "the index was restored in part; run `snapfs restore-index %s` again: %w", dir, err)
 	}
-	err = withIndex(dir, func(o *offline) error {
+	err = readIndex(dir, func(o *offline) error {
 		check, err := o.check()
 		report.Lost = check.Findings
 		return err
@@ -79,13 +84,8 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 
 // lockForRestore refuses what is no store, or in use.
 func lockForRestore(dir string) (*os.File, error) {
-	if _, err := os.Stat(dir); err != nil {
-		return nil, Errorf(unix.ENOENT, "restore index: %w", err)
-	}
-	if empty, err := makeStore(dir); err != nil {
+	if err := findStore(dir); err != nil {
 		return nil, err
-	} else if empty {
-		return nil, Errorf(unix.ENOENT, "%s is not a snapfs store: it is empty", dir)
 	}
 	lock, err := lockStore(dir)
 	if err != nil {
@@ -106,7 +106,7 @@ func isSound(dir string) (sound bool) {
 	if _, err := os.Stat(filepath.Join(dir, indexName)); err != nil {
 		return false // to open it would make it
 	}
-	err := withIndex(dir, func(o *offline) error {
+	err := readIndex(dir, func(o *offline) error {
 		k := &check{offline: o, files: make(map[LayerID]bool)}
 		err := errors.Join(k.checkCatalog(), k.checkRecords())
 		sound = err == nil && o.tree != nil && !o.catalog.store.Restoring && !k.unsound
@@ -130,11 +130,13 @@ func (s *Store) refuseRestored(r storeRecord) error {
 }
 
 type restore struct {
-	dir      string
-	identity *[16]byte // of the old index; nil if that is not known
-	after    uint64    // its commits had numbers up to this
-	aside    *quarantine
-	report   *RestoreReport
+	dir       string
+	identity  *[16]byte // of the old index; nil if that is not known
+	after     uint64    // its commits had numbers up to this
+	made      uint64    // and this is the last of them that is known
+	beginning uint64    // the last commit of its sound beginning, if that is now a backup
+	aside     *quarantine
+	report    *RestoreReport
 }
 
 // candidates are all backups, the newest first.
@@ -143,7 +145,7 @@ func (r *restore) candidates() ([]backupFile, error) {
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "read %s: %w", commitsName, err)
 	}
-	if r.after = number; found {
+	if r.after, r.made = number, number; found {
 		r.identity = &identity
 	}
 	backups, err := listBackups(r.dir)
@@ -170,6 +172,9 @@ func (r *restore) buildFrom(backups []backupFile) error {
 		switch {
 		case err == nil:
 			r.report.Backup, r.report.Taken = name, b.at
+			if r.report.From == "" || r.beginning != b.commit {
+				r.report.From = fmt.Sprintf("%s, made at %s, up to commit %d of %d", name, b.at.Format(time.RFC3339), b.commit, max(r.made, b.commit))
+			}
 			return nil
 		case Errno(err) == syscall.ENOSPC:
 			return err
@@ -269,7 +274,7 @@ func (r *restore) finish() error {
 			return err
 		}
 	}
-	return withIndex(r.dir, func(o *offline) error {
+	return withIndex(r.dir, r.aside, &r.report.Done, func(o *offline) error {
 		if o.tree == nil {
 			return o.broken
 		}

@@ -2,7 +2,10 @@ package layer
 
 // Status: how a VM and how the whole store stand.
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Status says how the VM stands.
 func (v *VM) Status() VMStatus {
@@ -23,9 +26,10 @@ func (v *VM) Status() VMStatus {
 	}
 	v.mu.RUnlock()
 	st.Allocated = v.store.held()[v]
-	st.GrowthPerHour = v.growthPerHour(st.Allocated)
+	rate, over := v.growthPerHour(st.Allocated)
+	st.GrowthPerHour = rate
 	_, free := v.store.space.measure()
-	st.FullAt = fullAt(max(0, free-v.store.space.reserve), st.GrowthPerHour)
+	st.FullAt = fullAt(max(0, free-v.store.space.reserve), rate, over)
 	st.Reasons = append(st.Reasons, v.OverAge()...)
 	st.Compliant = len(st.Reasons) == 0
 	return st
@@ -49,10 +53,13 @@ func (s *Store) Stats() Stats {
 	st.Total, st.Free = s.space.measure()
 	st.Avail = max(0, st.Free-st.Reserve)
 	held := s.held()
+	var longest time.Duration
 	for _, v := range s.VMs() {
-		st.GrowthPerHour += v.growthPerHour(held[v])
+		rate, over := v.growthPerHour(held[v])
+		st.GrowthPerHour += rate
+		longest = max(longest, over)
 	}
-	st.FullAt = fullAt(st.Avail, st.GrowthPerHour)
+	st.FullAt = fullAt(st.Avail, st.GrowthPerHour, longest)
 	if v, _ := s.fastest(); v != nil {
 		st.Fastest = v.Name()
 	}

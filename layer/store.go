@@ -36,6 +36,8 @@ type Store struct {
 	tree   *tree
 
 	session *Session
+	made    bool          // Open made it, and madeDir: its directory, too
+	madeDir bool
 	resumes bool          // a worker before this one served the session
 	ghosts  map[VMID]*VM  // VMs that are gone, but for files that are open: only while the store is opened
 	next    atomic.Uint64 // the next id to give out
@@ -114,6 +116,8 @@ func (s *Store) openParts() (err error) {
 			return Errorf(syscall.EIO, "the store that this mount shows is gone: %w", err)
 		}
 	}
+	_, err = os.Lstat(s.dir)
+	s.madeDir = errors.Is(err, os.ErrNotExist)
 	empty, err := makeStore(s.dir)
 	if err != nil {
 		return err
@@ -126,6 +130,7 @@ func (s *Store) openParts() (err error) {
 		if err := writeFormat(s.dir, newestFormat); err != nil {
 			return err
 		}
+		s.made = true
 	}
 	version, err := readFormat(s.dir)
 	if err != nil {
@@ -152,6 +157,7 @@ func (s *Store) openParts() (err error) {
 		Room:    s.space.room,
 		Counter: filepath.Join(s.dir, commitsName),
 		Trusted: s.resumes,
+		Aside:   s.takeStray,
 		Commit:  commitFault,
 	}
 	if fault != nil || noted != nil {
@@ -167,6 +173,16 @@ func (s *Store) openParts() (err error) {
 	s.cache = blockmap.NewCache(s.index, s.opts.MapMemory)
 	s.reclaim = newReclaimer(s)
 	s.images = newImages(s)
+	return nil
+}
+
+// takeStray puts what lies beside the index and is no part of it into quarantine.
+func (s *Store) takeStray(f blockmap.Stray) error {
+	q := &quarantine{store: s.dir}
+	if err := q.takeStray(f); err != nil {
+		return err
+	}
+	s.opts.Event("", "index-stray", "file", filepath.Join(indexName, f.Name), "what", f.Text, "aside", q.name)
 	return nil
 }
 

@@ -105,9 +105,10 @@ func isJSON(path string) bool {
 	return err == nil && json.Unmarshal(text, &members) == nil
 }
 
-// strayInIndex goes by names: tables that the index's list has not are what a crash leaves.
+// strayInIndex goes by names. Tables and logs are told apart when the index is opened.
 func strayInIndex(name string, info os.FileInfo) string {
-	if blockmap.OwnName(name) && info.Mode().IsRegular() {
+	ext := filepath.Ext(name)
+	if ext == ".sst" || ext == ".mem" || blockmap.OwnName(name) && info.Mode().IsRegular() {
 		return ""
 	}
 	return "is nothing of an index's"

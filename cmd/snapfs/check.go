@@ -35,11 +35,11 @@ Exit code 0: nothing is wrong, or not any more. 1: something is, or is lost.`,
 }
 
 func (a *app) check(dir string, repair, asJSON bool) error {
-	what, run, refuse := "checking", layer.Check, refuseMount
+	what, run := "checking", layer.Check
 	if repair {
-		what, run, refuse = "repairing", layer.Repair, refuseMounted
+		what, run = "repairing", layer.Repair
 	}
-	if err := refuse(dir, "check"); err != nil {
+	if err := refuseMounted(dir, "check"); err != nil {
 		return err
 	}
 	done := a.working(what)
@@ -98,6 +98,7 @@ func refuseMounted(dir, command string) error {
 func (a *app) showReport(r layer.Report) {
 	showFindings(a.stdout, "repaired: ", r.Repaired)
 	showFindings(a.stdout, "", r.Findings)
+	showFindings(a.stdout, "note: ", r.Notes)
 	if r.Unread {
 		fmt.Fprintln(a.stdout, "nothing but the index was looked at")
 		return
@@ -131,6 +132,7 @@ func jsonFindings(all []layer.Finding) []finding {
 func jsonReport(r layer.Report) any {
 	return struct {
 		Findings  []finding `json:"findings"`
+		Notes     []finding `json:"notes"`
 		Repaired  []finding `json:"repaired"`
 		VMs       int       `json:"vms"`
 		Files     int       `json:"files"`
@@ -139,7 +141,7 @@ func jsonReport(r layer.Report) any {
 		Records   int64     `json:"records"`
 		Bytes     int64     `json:"bytes"`
 		Unread    bool      `json:"unread"`
-	}{jsonFindings(r.Findings), jsonFindings(r.Repaired), r.VMs, r.Files, r.Snapshots, r.Layers, r.Records, r.Bytes, r.Unread}
+	}{jsonFindings(r.Findings), jsonFindings(r.Notes), jsonFindings(r.Repaired), r.VMs, r.Files, r.Snapshots, r.Layers, r.Records, r.Bytes, r.Unread}
 }
 
 // count writes "1 file", "2 files".

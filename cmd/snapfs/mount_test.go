@@ -293,6 +293,12 @@ func TestMountWithoutDevice(t *testing.T) {
 	line := refused(t, "mount", filepath.Join(dir, "store"), filepath.Join(dir, "mnt"))
 	require.Contains(t, line, "snapfs: mount on "+filepath.Join(dir, "mnt")+": invalid argument")
 	require.False(t, isMounted(t, filepath.Join(dir, "mnt")))
+	require.NoDirExists(t, filepath.Join(dir, "store"))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "empty"), 0o755))
+	refused(t, "mount", filepath.Join(dir, "empty"), filepath.Join(dir, "mnt"))
+	left, err := os.ReadDir(filepath.Join(dir, "empty"))
+	require.NoError(t, err)
+	require.Empty(t, left)
 }
 
 // A dead mount of another file system is left where it is.

@@ -62,7 +62,7 @@ func (a *app) restoreIndex(dir string, force bool) error {
 const maxShown = 100
 
 func (a *app) showRestored(r layer.RestoreReport) {
-	fmt.Fprintf(a.stdout, "restored %s, made at %s; the old index is in %s\n", r.Backup, r.Taken.Format(time.RFC3339), r.Aside)
+	fmt.Fprintf(a.stdout, "restored %s; the old index is in %s\n", r.From, r.Aside)
 	if r.Unknown > 0 {
 		fmt.Fprintf(a.stdout, "%s that it does not know, %s, are in %s: of VMs, files and snapshots made since, and of what was written after those\n",
 			count(r.Unknown, "file"), showSize(r.Bytes), r.Aside)

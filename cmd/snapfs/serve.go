@@ -84,7 +84,9 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	defer keeper.close() // the same
 	devices, err := w.devices()
 	if err != nil {
-		return err
+		keeper.close()
+		events.Drain(drainEvents)
+		return errors.Join(err, store.Unmake())
 	}
 	session, err := fs.Mount(store, fs.Options{
 		Mountpoint:     spec.mountpoint,

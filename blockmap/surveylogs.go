@@ -1,0 +1,144 @@
+package blockmap
+
+// This file looks through the logs of an index: which of them belong to it, how far their commits go without a gap, and which
+// file it is that is damaged where they do not go far enough.
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// logNumber is that in a log's name.
+func logNumber(path string) (id uint64, ok bool) {
+	name := filepath.Base(path)
+	if !OwnName(name) {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(strings.TrimSuffix(name, filepath.Ext(name)), 10, 64)
+	return id, err == nil && filepath.Base(logName("", int(id))) == name
+}
+
+// surveyLogs looks at all logs in dir, in the order of their numbers.
+func (h host) surveyLogs(dir string, identity *[16]byte, s *survey) error {
+	paths, err := filepath.Glob(filepath.Join(dir, memPattern))
+	if err != nil {
+		return err
+	}
+	var logs []string
+	for _, path := range paths {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		if _, ok := logNumber(path); ok && info.Mode().IsRegular() {
+			logs = append(logs, path)
+		} else {
+			s.stray(filepath.Base(path), true, "is nothing of an index's")
+		}
+	}
+	slices.SortFunc(logs, func(a, b string) int {
+		m, _ := logNumber(a)
+		n, _ := logNumber(b)
+		return cmp.Compare(m, n)
+	})
+	next := uint64(1) // of the log that is made ahead
+	for _, path := range logs {
+		id, _ := logNumber(path)
+		empty := false
+		err := h.withFile(path, func(data []byte) error {
+			if empty = len(data) == 0; !empty {
+				s.addLog(path, data, identity)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if empty && id > next {
+			s.stray(filepath.Base(path), false, "is empty, and not the next log of the index")
+		} else if !empty {
+			next = id + 1
+		}
+	}
+	return nil
+}
+
+// addLog adds a log that is not empty.
+func (s *survey) addLog(path string, data []byte, identity *[16]byte) {
+	name, scan := filepath.Base(path), scanLog(data)
+	newest := uint64(0) // of the logs before it
+	if n := len(s.logs); n > 0 {
+		newest = s.logs[n-1].last
+	}
+	switch {
+	case scan.first == 0 && (len(data) < logHeader || !plainLog(data) || !isZero(data[logHeader:])):
+		s.stray(name, false, "is a log in which no commit can be read")
+		if s.unread == "" {
+			s.unread = path
+		}
+	case scan.first == 0: // nothing was committed to it yet
+	case identity != nil && scan.identity != nil && !bytes.Equal(scan.identity, identity[:]):
+		s.stray(name, true, "is the log of another index")
+	case scan.last <= newest:
+		s.stray(name, true, "is a log whose commits, %d to %d, are in the logs before it", scan.first, scan.last)
+	case scan.last < s.stored:
+		s.stray(name, false, "is a log whose commits, %d to %d, are in tables long since", scan.first, scan.last)
+	case s.damage != nil && scan.first > s.last+1: // the first gap was told
+	case scan.first > s.last+1:
+		s.damage = s.damaged(fmt.Sprintf("%s begins with commit %d", path, scan.first))
+	default:
+		if !plainLog(data) && s.damage == nil {
+			s.damage = fmt.Errorf("%w: %s: %w", ErrDamaged, path, errHeader)
+		}
+		s.logs = append(s.logs, soundLog{path, scan.first, scan.last, scan.end})
+		s.last = scan.last
+	}
+}
+
+// damaged is the error that commits are missing behind the last one, as something shows: it names the log that is damaged
+// there, if there is one.
+func (s *survey) damaged(shown string) error {
+	for i := len(s.logs) - 1; i >= 0; i-- {
+		l, more := s.logs[i], false
+		err := host(nil).withFile(l.name, func(data []byte) error {
+			more = !isZero(data[min(l.end, len(data)):])
+			return nil
+		})
+		if err == nil && more {
+			return fmt.Errorf("%w: %s is damaged behind commit %d, at byte %d: %s", ErrDamaged, l.name, l.last, l.end, shown)
+		}
+	}
+	if s.unread != "" {
+		return fmt.Errorf("%w: %s is damaged from its beginning, behind commit %d: %s", ErrDamaged, s.unread, s.last, shown)
+	}
+	if n := len(s.logs); n > 0 {
+		return fmt.Errorf("%w: %s ends with commit %d, but %s: it is damaged behind that, or files are lost or of an older copy", ErrDamaged, s.logs[n-1].name, s.last, shown)
+	}
+	return fmt.Errorf("%w: it ends with commit %d, but %s: files of it are lost, or of an older copy", ErrDamaged, s.last, shown)
+}
+
+// verify is nil if the index has all commits, up to the number that the counter has.
+func (s *survey) verify(number uint64) error {
+	if s.damage == nil && number > s.last {
+		return s.damaged(fmt.Sprintf("commit %d was made", number))
+	}
+	return s.damage
+}
+
+var zeros [64 << 10]byte
+
+func isZero(p []byte) bool {
+	for len(p) > len(zeros) {
+		if !bytes.Equal(p[:len(zeros)], zeros[:]) {
+			return false
+		}
+		p = p[len(zeros):]
+	}
+	return bytes.Equal(p, zeros[:len(p)])
+}
