@@ -98,12 +98,11 @@ func beginningIsBest(dir string) bool {
 	return b.Close() == nil && b.best
 }
 
-// saveBeginning makes a backup of that of the old index, if it is newer than all that there are. An index of which nothing can
-// be used is told among what was skipped.
+// saveBeginning makes a backup of that of the old index, if it is newer than all that there are.
 func (r *restore) saveBeginning() error {
 	b, err := openBeginning(r.dir)
 	if err != nil {
-		r.report.Skipped = append(r.report.Skipped, Finding{indexName, err.Error()})
+		r.report.Damage = err.Error()
 	}
 	if b == nil {
 		return nil

@@ -60,12 +60,14 @@ func killedStore(t *testing.T) (dir string) {
 
 func TestCheckWritesNothing(t *testing.T) {
 	for name, spoil := range map[string]func(t *testing.T, dir string){
-		"sound":             func(*testing.T, string) {},
-		"no data":           func(t *testing.T, dir string) { require.NoError(t, os.RemoveAll(filepath.Join(dir, layersName))) },
-		"no index":          func(t *testing.T, dir string) { require.NoError(t, os.RemoveAll(filepath.Join(dir, indexName))) },
-		"no counter":        func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, commitsName))) },
-		"no journal":        func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, journalName))) },
-		"no list of tables": func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, indexName, "MANIFEST"))) },
+		"sound":      func(*testing.T, string) {},
+		"no data":    func(t *testing.T, dir string) { require.NoError(t, os.RemoveAll(filepath.Join(dir, layersName))) },
+		"no index":   func(t *testing.T, dir string) { require.NoError(t, os.RemoveAll(filepath.Join(dir, indexName))) },
+		"no counter": func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, commitsName))) },
+		"no journal": func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, journalName))) },
+		"no list of tables": func(t *testing.T, dir string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, indexName, "MANIFEST")))
+		},
 		"a damaged log": func(t *testing.T, dir string) {
 			for name, used := range fullLogs(t, dir) {
 				flipAt(t, name, used/2)

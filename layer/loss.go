@@ -127,20 +127,25 @@ func (l loss) bytes() (sum int64) {
 func (l loss) finding() Finding {
 	var b strings.Builder
 	fmt.Fprintf(&b, "has lost %s: bytes ", bytesText(l.bytes()))
-	for i, r := range l.ranges[:min(maxRanges, len(l.ranges))] {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "%d-%d", r[0], r[1]-1)
-	}
-	if more := len(l.ranges) - maxRanges; more > 0 {
-		fmt.Fprintf(&b, " and %d ranges more", more)
-	}
+	b.WriteString(rangesText(l.ranges))
 	b.WriteString("; to read them is EIO")
 	if l.snapshot == 0 {
 		b.WriteString(" until they are written anew")
 	}
 	return Finding{Object: l.name, Text: b.String()}
+}
+
+// rangesText names ranges of bytes, the first few of many.
+func rangesText(ranges [][2]int64) string {
+	var texts []string
+	for _, r := range ranges[:min(maxRanges, len(ranges))] {
+		texts = append(texts, fmt.Sprintf("%d-%d", r[0], r[1]-1))
+	}
+	text := strings.Join(texts, ", ")
+	if more := len(ranges) - maxRanges; more > 0 {
+		text += fmt.Sprintf(" and %d ranges more", more)
+	}
+	return text
 }
 
 // bytesText writes a number of bytes for people.

@@ -30,6 +30,7 @@ type RestoreReport struct {
 	From    string // what the index is made of, and how far that goes
 	Backup  string
 	Taken   time.Time
+	Damage  string    // why nothing of the old index could be used; empty: something was, or it was not damaged
 	Skipped []Finding // newer backups that are damaged
 	Aside   string    // where the old index is, and all that the new one does not know
 	Done    []Finding // what was set right

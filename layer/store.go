@@ -36,7 +36,7 @@ type Store struct {
 	tree   *tree
 
 	session *Session
-	made    bool          // Open made it, and madeDir: its directory, too
+	made    bool // Open made it, and madeDir: its directory, too
 	madeDir bool
 	resumes bool          // a worker before this one served the session
 	ghosts  map[VMID]*VM  // VMs that are gone, but for files that are open: only while the store is opened

@@ -132,8 +132,8 @@ func jsonFindings(all []layer.Finding) []finding {
 func jsonReport(r layer.Report) any {
 	return struct {
 		Findings  []finding `json:"findings"`
-		Notes     []finding `json:"notes"`
 		Repaired  []finding `json:"repaired"`
+		Notes     []finding `json:"notes"`
 		VMs       int       `json:"vms"`
 		Files     int       `json:"files"`
 		Snapshots int       `json:"snapshots"`
@@ -141,7 +141,7 @@ func jsonReport(r layer.Report) any {
 		Records   int64     `json:"records"`
 		Bytes     int64     `json:"bytes"`
 		Unread    bool      `json:"unread"`
-	}{jsonFindings(r.Findings), jsonFindings(r.Notes), jsonFindings(r.Repaired), r.VMs, r.Files, r.Snapshots, r.Layers, r.Records, r.Bytes, r.Unread}
+	}{jsonFindings(r.Findings), jsonFindings(r.Repaired), jsonFindings(r.Notes), r.VMs, r.Files, r.Snapshots, r.Layers, r.Records, r.Bytes, r.Unread}
 }
 
 // count writes "1 file", "2 files".

@@ -121,10 +121,16 @@ func (s *supervisor) follow(w *child) error {
 		case <-s.upgrade.trial:
 			err = s.endTrial(w)
 		}
-		if err != nil {
-			refused = refusedBy(err.Error())
-			_ = w.cmd.Process.Kill()
+		if err == nil {
+			continue
 		}
+		if refused == nil {
+			refused = refusedBy(err.Error())
+			if errors.As(err, new(mountRefused)) && unix.Shutdown(w.socket, unix.SHUT_WR) == nil {
+				continue // it ends by that, and takes a new store away again
+			}
+		}
+		_ = w.cmd.Process.Kill()
 	}
 	err := w.cmd.Wait()
 	if refused != nil {
@@ -174,6 +180,9 @@ func (s *supervisor) pass(w *child, sig os.Signal) error {
 	return nil
 }
 
+// mountRefused is why there is no mount.
+type mountRefused struct{ error }
+
 // attach mounts, if that was not done yet, and hands over the descriptors.
 func (s *supervisor) attach(w *child) error {
 	if s.devices == nil {
@@ -184,7 +193,7 @@ func (s *supervisor) attach(w *child) error {
 		}
 		var err error
 		if s.devices, err = fs.Attach(s.spec.store, s.spec.mountpoint, 0); err != nil {
-			return err
+			return mountRefused{err}
 		}
 		// Before anybody serves: a request that was read through a device that nobody keeps is lost with the worker.
 		if err := s.manager.keep(s.session.FD(), s.devices); err != nil {

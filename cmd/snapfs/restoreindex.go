@@ -42,6 +42,9 @@ func (a *app) restoreIndex(dir string, force bool) error {
 	done := a.working("restoring")
 	report, err := layer.RestoreIndex(dir, force)
 	done()
+	if report.Damage != "" {
+		fmt.Fprintf(a.stdout, "nothing of the old index can be used: %s\n", oneLine(report.Damage))
+	}
 	for _, f := range report.Skipped {
 		fmt.Fprintf(a.stdout, "skipped %s: %s\n", f.Object, oneLine(f.Text))
 	}
