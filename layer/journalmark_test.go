@@ -404,7 +404,7 @@ func TestRepairOfTheMark(t *testing.T) {
 // requireMarked requires that the index knows of a mark that fits.
 func requireMarked(t *testing.T, dir string) {
 	t.Helper()
-	require.NoError(t, withOffline(dir, func(o *offline) error {
+	require.NoError(t, lookInto(dir, func(o *offline) error {
 		require.True(t, o.catalog.store.JournalMark)
 		_, err := o.journal()
 		return err
@@ -415,7 +415,7 @@ func requireMarked(t *testing.T, dir string) {
 func TestJournalWithoutAMark(t *testing.T) {
 	dir, want := crashedJournaled(t)
 	require.NoError(t, os.Remove(filepath.Join(dir, markName)))
-	require.NoError(t, withOffline(dir, func(o *offline) error {
+	require.NoError(t, withOffline(dir, &quarantine{store: dir}, new([]Finding), func(o *offline) error {
 		return o.index.Update(func(tx *blockmap.Tx) error {
 			return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.JournalMark = false })
 		})
