@@ -192,22 +192,11 @@ func (s *Store) keepMark() {
 
 // resumeJournal goes on from a journal. After a crash of the host its blocks are written to their layers. A worker that takes
 // over finds there what it has, or what is newer. Then its layers are flushed, in the background.
-func (s *Store) resumeJournal(c *catalog) error {
+func (s *Store) resumeJournal(c *catalog, records []journalRecord) error {
 	j := s.journal
-	j.next = max(j.next, c.store.JournalGap)
-	for _, l := range c.layers {
-		j.next = max(j.next, l.Journal)
-	}
 	if c.store.Journal == "" {
 		return nil
 	}
-	file, records, release, err := findJournal(s.dir, c.store)
-	if err != nil {
-		return Errorf(Errno(err), "%w; `snapfs check %s --repair` goes on without", err, s.dir)
-	}
-	defer release()
-	j.file = file
-	j.next = max(j.next, file.next)
 	replayed := make(map[*File]int)
 	for _, r := range records {
 		l := s.tree.layer(r.layer)
@@ -230,6 +219,26 @@ func (s *Store) resumeJournal(c *catalog) error {
 	}
 	j.ask()
 	return nil
+}
+
+// readJournal reads the journal, before a start cleans anything up: where it is refused, what is there is left to a repair.
+// release frees the records.
+func (s *Store) readJournal(c *catalog) (records []journalRecord, release func(), err error) {
+	j := s.journal
+	j.next = max(j.next, c.store.JournalGap)
+	for _, l := range c.layers {
+		j.next = max(j.next, l.Journal)
+	}
+	if c.store.Journal == "" {
+		return nil, func() {}, nil
+	}
+	file, records, release, err := findJournal(s.dir, c.store)
+	if err != nil {
+		return nil, nil, Errorf(Errno(err), "%w; `snapfs check %s --repair` goes on without", err, s.dir)
+	}
+	j.file = file
+	j.next = max(j.next, file.next)
+	return records, release, nil
 }
 
 // findJournal loads the journal that a store's index names.

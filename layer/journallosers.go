@@ -7,6 +7,7 @@ package layer
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -23,8 +24,8 @@ type loser struct {
 	ranges  [][2]int64 // bytes, the second one behind the last
 }
 
-// losers are those of a lost journal, by name.
-func (o *offline) losers() (all []loser, err error) {
+// losers are those of a journal of which only some records are left, by name.
+func (o *offline) losers(left []journalRecord) (all []loser, err error) {
 	var last time.Time
 	for _, f := range o.catalog.files {
 		l := o.tree.layer(f.Head)
@@ -38,7 +39,7 @@ func (o *offline) losers() (all []loser, err error) {
 		if data == nil {
 			continue // nothing was ever written to it
 		}
-		found, err := o.loserIn(l, data, f.Size)
+		found, err := o.loserIn(l, data, f.Size, left)
 		_ = data.Close()
 		if err != nil {
 			return nil, err
@@ -53,8 +54,8 @@ func (o *offline) losers() (all []loser, err error) {
 	return all, nil
 }
 
-// loserIn looks which blocks a head's data file has, and the index does not know.
-func (o *offline) loserIn(l *layer, data *os.File, size int64) (found loser, err error) {
+// loserIn looks which blocks a head's data file has, and neither the index nor what is left of the journal knows.
+func (o *offline) loserIn(l *layer, data *os.File, size int64, left []journalRecord) (found loser, err error) {
 	info, err := data.Stat()
 	if err != nil {
 		return found, err
@@ -70,12 +71,14 @@ func (o *offline) loserIn(l *layer, data *os.File, size int64) (found loser, err
 		}
 		return nil
 	})
-	regions := make([]uint64, 0, len(held))
-	for region := range held {
-		regions = append(regions, region)
+	for _, r := range left {
+		for _, b := range r.blocks {
+			if blocks := held[b/blockmap.RegionBlocks]; r.layer == l.id && blocks != nil {
+				blocks.ClearRange(int(b%blockmap.RegionBlocks), int(b%blockmap.RegionBlocks)+1)
+			}
+		}
 	}
-	slices.Sort(regions)
-	for _, region := range regions {
+	for _, region := range slices.Sorted(maps.Keys(held)) {
 		held[region].Runs(func(from, to int) {
 			base := int64(region) * blockmap.RegionSize
 			found.add(base+int64(from)*blockSize, min(base+int64(to)*blockSize, (size+blockSize-1)&^(blockSize-1)))
@@ -96,12 +99,32 @@ func (l *loser) add(from, to int64) {
 	l.ranges = append(l.ranges, [2]int64{from, to})
 }
 
-// finding says what it may be that a file has lost.
-func (l loser) finding() Finding {
+// finding says what it may be that a file has lost, or will have; where is where that is.
+func (l loser) finding(where string) Finding {
 	text := "was written to at " + l.written.UTC().Format(time.RFC3339) + ", shortly before the end"
 	if l.blocks == 0 {
-		return Finding{l.name, text + ": all blocks that its guest had flushed are there; if the host went down, and not only snapfs, some of them may be as they were before"}
+		return Finding{l.name, text + ": what its guest had flushed then is there if only snapfs was killed, and may be lost if the host went down"}
 	}
-	return Finding{l.name, fmt.Sprintf("%s: of what its guest had flushed then, up to %s is lost, bytes %s; check its file system",
-		text, bytesText(l.blocks*blockSize), rangesText(l.ranges))}
+	return Finding{l.name, fmt.Sprintf("%s: of what its guest had flushed then, up to %s %s: bytes %s",
+		text, bytesText(l.blocks*blockSize), where, rangesText(l.ranges))}
+}
+
+// noteLosers names those of a journal that can't be read as a whole.
+func (k *check) noteLosers() error {
+	if k.tree == nil {
+		return nil
+	}
+	losers, err := k.losers(nil)
+	for _, l := range losers {
+		k.Notes = append(k.Notes, l.finding("is in the journal alone"))
+	}
+	return err
+}
+
+func (m *mender) tellLosers(left []journalRecord) error {
+	losers, err := m.losers(left)
+	for _, l := range losers {
+		m.done = append(m.done, l.finding("is lost, so that its file system is to be checked"))
+	}
+	return err
 }

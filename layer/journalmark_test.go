@@ -393,7 +393,7 @@ func TestRepairOfTheMark(t *testing.T) {
 			require.Contains(t, report.Findings[0].Text, c.says)
 			report = repaired(t, dir)
 			require.Empty(t, report.Findings)
-			require.Len(t, report.Repaired, 1)
+			require.Equal(t, journalName, report.Repaired[0].Object)
 			t.Log(report.Repaired[0].Object, report.Repaired[0].Text)
 			requireJournalAgain(t, dir, c.root)
 			requireMarked(t, dir)

@@ -1,7 +1,7 @@
 package layer
 
 // A journal that is damaged, in a store that nobody has open. What is lost with it is what guests had flushed in the last
-// seconds before a crash of the host; after a clean end it has nothing that is needed.
+// seconds before the host or the daemon died; after a clean end it has nothing that is needed.
 
 import (
 	"errors"
@@ -34,6 +34,9 @@ func (k *check) checkJournal() {
 	switch {
 	case err != nil:
 		k.found(journalName, "%v; `snapfs check %s --repair` goes on without", err, k.dir)
+		if err := k.noteLosers(); err != nil {
+			k.found(journalName, "whom that strikes can't be found out: %v", err)
+		}
 	case file != nil:
 		for _, what := range file.worn {
 			k.found(journalName, "%s is damaged; there is another one, which is used, and the next mount writes both anew", what)
@@ -79,8 +82,19 @@ func (m *mender) mendRecords(q *quarantine) error {
 	}
 	var gap journalGap
 	if errors.As(err, &gap) {
-		m.did(journalName, "%d of its records cannot be read, and nobody knows of which VMs: of each, up to %d blocks that a guest had flushed in the last seconds before a crash are lost; the others are used",
+		m.did(journalName, "%d of its records cannot be read: of each, up to %d blocks that a guest had flushed in the last seconds are lost; the others are used",
 			len(gap.lost), journalBlocks)
+		known := m.catalog.store
+		known.JournalGap = gap.until
+		file, records, release, err := findJournal(m.dir, known)
+		if err != nil {
+			return err
+		}
+		defer release()
+		file.close()
+		if err := m.tellLosers(records); err != nil {
+			return err
+		}
 		return m.setJournal(func(r *storeRecord) { r.JournalGap = gap.until })
 	}
 	what := "was missing"
@@ -92,7 +106,10 @@ func (m *mender) mendRecords(q *quarantine) error {
 	if _, err := q.takeJournal(markName); err != nil {
 		return err
 	}
-	m.did(journalName, "%s; if the host had crashed, what guests had flushed in the last seconds before is lost", what)
+	m.did(journalName, "%s; unless the store was unmounted in an orderly way, what guests had flushed in the last seconds is lost", what)
+	if err := m.tellLosers(nil); err != nil {
+		return err
+	}
 	return m.setJournal((*storeRecord).dropJournal)
 }
 

@@ -66,8 +66,10 @@ func TestRepairOfTheJournal(t *testing.T) {
 			t.Log(report.Findings[0].Text)
 			report = repaired(t, dir)
 			require.Empty(t, report.Findings)
-			require.Len(t, report.Repaired, 1)
-			t.Log(report.Repaired[0].Text)
+			require.Len(t, report.Repaired, 2)
+			require.Equal(t, journalName, report.Repaired[0].Object)
+			require.Equal(t, "web/root", report.Repaired[1].Object, "whom it strikes")
+			t.Log(report.Repaired)
 			aside, err := filepath.Glob(filepath.Join(dir, quarantineName, "*", journalName))
 			require.NoError(t, err)
 			if how == "missing" {
@@ -117,10 +119,52 @@ func TestRepairOfRecords(t *testing.T) {
 	t.Log(err)
 	report := repaired(t, dir)
 	require.Empty(t, report.Findings)
-	require.Len(t, report.Repaired, 1)
-	t.Log(report.Repaired[0].Text)
+	require.Len(t, report.Repaired, 2)
+	require.Equal(t, "web/root", report.Repaired[1].Object)
+	t.Log(report.Repaired)
 	require.NoDirExists(t, filepath.Join(dir, quarantineName))
 	requireJournalAgain(t, dir, rootWithout(want, 8, 10))
+}
+
+// Where only the processes were killed, the blocks that are lost with the journal are known. A start that refuses it leaves
+// them where they are.
+func TestLosersOfAJournal(t *testing.T) {
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f, idle := makeFile(t, v, "root", 10*blockSize), makeFile(t, v, "idle", 10*blockSize)
+	for _, f := range []*File{f, idle} {
+		write(t, f, blocksOf(1, 2), 0)
+		commit(t, f)
+	}
+	openJournal(t, s)
+	write(t, f, blocksOf(2, 1), 0)
+	flush(t, f)
+	from := s.journal.position()
+	for _, b := range []int64{3, 4, 8} {
+		write(t, f, blocksOf(2, 1), b*blockSize)
+		flush(t, f)
+	}
+	require.EqualValues(t, from+3, s.journal.position())
+	dir := filepath.Join(t.TempDir(), "killed")
+	heads := map[string]LayerID{"root": f.state.Load().head.id, "idle": idle.state.Load().head.id}
+	killedAt(t, s, dir)
+	now := time.Now()
+	require.NoError(t, os.Chtimes(filepath.Join(dir, layersName, fileName(heads["root"])), now, now))
+	require.NoError(t, os.Chtimes(filepath.Join(dir, layersName, fileName(heads["idle"])), now, now.Add(-time.Hour)))
+	spoilJournal(t, dir, "missing")
+	for range 2 {
+		_, err := Open(dir, Options{})
+		requireEIO(t, err)
+		report, err := Check(dir)
+		require.NoError(t, err)
+		require.Len(t, report.Notes, 1)
+		require.Equal(t, "web/root", report.Notes[0].Object)
+		require.Contains(t, report.Notes[0].Text, "up to 12KiB is in the journal alone: bytes 12288-20479, 32768-36863")
+	}
+	report := repaired(t, dir)
+	require.Len(t, report.Repaired, 2)
+	require.Contains(t, report.Repaired[1].Text, "up to 12KiB is lost")
+	requireSound(t, dir)
 }
 
 // What is to be repaired lies in a head of which the journal has something: that is not lost with it.

@@ -123,6 +123,11 @@ func (s *Store) load() error {
 		return err
 	}
 	s.next.Store(c.store.Next)
+	records, release, err := s.readJournal(c)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := s.undoPrepared(c); err != nil {
 		return err
 	}
@@ -136,7 +141,7 @@ func (s *Store) load() error {
 			return err
 		}
 	}
-	if err := s.resumeJournal(c); err != nil {
+	if err := s.resumeJournal(c, records); err != nil {
 		return err
 	}
 	if err := s.loadRequests(); err != nil {

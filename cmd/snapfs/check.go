@@ -16,12 +16,13 @@ func (a *app) checkCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check STORE",
 		Short: "Look for damage in a store that is not mounted",
-		Long: `Look for damage in a store that is not mounted, and name whom it strikes. Nothing is changed.
+		Long: `Look for damage in a store that is not mounted, and name whom it strikes. Nothing is written there.
 
 With --repair, what can be set right is: counts, lists and checksums are made anew; files that are not the store's go to
 STORE/quarantine; blocks that a data file has lost are noted, so that to read them is an error, and never zeros, until they
 are written anew. What no repair brings back is named as long as somebody lacks it: the VM, the file or snapshot, and which
-bytes. Checksums that are lost are made anew of what the data is then. A damaged index is not repaired, see ` + "`snapfs restore-index`" + `.
+bytes. Checksums that are lost are made anew of what the data is then. An index whose log is damaged is made anew of what is
+sound before the damage, if that is newer than all backups; of an index that is damaged otherwise see ` + "`snapfs restore-index`" + `.
 
 Exit code 0: nothing is wrong, or not any more. 1: something is, or is lost.`,
 		Args: cobra.ExactArgs(1),

@@ -19,7 +19,7 @@ func (a *app) restoreIndexCmd() *cobra.Command {
 		Use:   "restore-index STORE",
 		Short: "Make the index of a store that is not mounted anew of its newest backup",
 		Long: `Make the index of a store that is not mounted anew of its newest sound backup in STORE/backup, which a mount makes every
-hour. The old index, and all data that the backup does not know, is kept in STORE/quarantine.
+hour, or of what is sound of the old index, if that is newer. The old index, and all data that the backup does not know, is kept in STORE/quarantine.
 
 The backup is older than the data. A snapshot that it knows shows what it always did; where its data was given back since,
 to read it is an error, never zeros. What a VM showed last comes back as far as its data is there, but of no one moment:
