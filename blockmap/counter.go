@@ -16,6 +16,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -48,7 +50,7 @@ func (c *counter) number() uint64 { return binary.LittleEndian.Uint64(c.mark[16:
 // openCounter opens the file and reads it; found is false if there is none, or no slot of it is whole.
 func (h host) openCounter(path string) (c *counter, found bool, err error) {
 	f, err := h.open(path, os.O_RDWR)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EISDIR) {
 		return &counter{host: h}, false, nil
 	}
 	if err != nil {

@@ -37,12 +37,13 @@ var (
 
 // survey is what the files of an index come to.
 type survey struct {
+	dir      string
 	tables   map[uint64]badger.TableManifest
 	unlisted []string // tables that the list does not have
 	stored   uint64   // the last commit that is in a table
 	logs     []soundLog
 	last     uint64 // the last commit that is there, with all before it
-	unread   string // the first log in which there is something, but no commit
+	bare     string // the first log that has no commits
 	strays   []Stray
 	damage   error // to the logs
 }
@@ -68,7 +69,7 @@ func (h host) survey(dir string, identity *[16]byte) (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &survey{tables: tables}
+	s := &survey{dir: dir, tables: tables}
 	for id := range tables {
 		err := h.withFile(table.NewFilename(id, dir), func(data []byte) error {
 			newest, err := verifyTable(data)

@@ -5,6 +5,7 @@ package blockmap
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -226,4 +227,32 @@ func TestBeginningOfDamagedTables(t *testing.T) {
 	_, err = OpenBeginning(filepath.Join(dir, "index"), Options{Counter: filepath.Join(dir, counterName)})
 	require.ErrorIs(t, err, ErrDamaged)
 	require.ErrorContains(t, err, filepath.Base(names[0]))
+}
+
+// A log that is gone, empty, or no file any more is named, as far as there is a name.
+func TestLostLogs(t *testing.T) {
+	pristine, _ := crashed(t)
+	logs, err := filepath.Glob(filepath.Join(pristine, "index", memPattern))
+	require.NoError(t, err)
+	for what, lose := range map[string]func(name string) error{
+		"empty":     func(name string) error { return os.Truncate(name, 0) },
+		"zeros":     func(name string) error { return errors.Join(os.Truncate(name, 0), os.Truncate(name, 1<<20)) },
+		"directory": func(name string) error { return errors.Join(os.Remove(name), os.Mkdir(name, 0o700)) },
+		"gone":      os.Remove,
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "store")
+			copyAll(t, pristine, dir)
+			for _, name := range logs {
+				require.NoError(t, lose(filepath.Join(dir, "index", filepath.Base(name))))
+			}
+			_, err := openCounted(dir)
+			require.ErrorIs(t, err, ErrDamaged)
+			if what == "gone" {
+				require.ErrorContains(t, err, "*.mem")
+			} else {
+				require.ErrorContains(t, err, filepath.Base(logs[0]))
+			}
+		})
+	}
 }

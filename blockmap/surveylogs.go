@@ -36,10 +36,14 @@ func (h host) surveyLogs(dir string, identity *[16]byte, s *survey) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := logNumber(path); ok && info.Mode().IsRegular() {
-			logs = append(logs, path)
-		} else {
+		switch _, ok := logNumber(path); {
+		case !ok:
 			s.stray(filepath.Base(path), true, "is nothing of an index's")
+		case !info.Mode().IsRegular():
+			s.stray(filepath.Base(path), true, "is no file")
+			s.without(path)
+		default:
+			logs = append(logs, path)
 		}
 	}
 	slices.SortFunc(logs, func(a, b string) int {
@@ -52,7 +56,9 @@ func (h host) surveyLogs(dir string, identity *[16]byte, s *survey) error {
 		id, _ := logNumber(path)
 		empty := false
 		err := h.withFile(path, func(data []byte) error {
-			if empty = len(data) == 0; !empty {
+			if empty = len(data) == 0; empty {
+				s.without(path)
+			} else {
 				s.addLog(path, data, identity)
 			}
 			return nil
@@ -69,6 +75,13 @@ func (h host) surveyLogs(dir string, identity *[16]byte, s *survey) error {
 	return nil
 }
 
+// without notes the first log that has no commits.
+func (s *survey) without(path string) {
+	if s.bare == "" {
+		s.bare = path
+	}
+}
+
 // addLog adds a log that is not empty.
 func (s *survey) addLog(path string, data []byte, identity *[16]byte) {
 	name, scan := filepath.Base(path), scanLog(data)
@@ -79,10 +92,9 @@ func (s *survey) addLog(path string, data []byte, identity *[16]byte) {
 	switch {
 	case scan.first == 0 && (len(data) < logHeader || !plainLog(data) || !isZero(data[logHeader:])):
 		s.stray(name, false, "is a log in which no commit can be read")
-		if s.unread == "" {
-			s.unread = path
-		}
+		s.without(path)
 	case scan.first == 0: // nothing was committed to it yet
+		s.without(path)
 	case identity != nil && scan.identity != nil && !bytes.Equal(scan.identity, identity[:]):
 		s.stray(name, true, "is the log of another index")
 	case scan.last <= newest:
@@ -114,13 +126,13 @@ func (s *survey) damaged(shown string) error {
 			return fmt.Errorf("%w: %s is damaged behind commit %d, at byte %d: %s", ErrDamaged, l.name, l.last, l.end, shown)
 		}
 	}
-	if s.unread != "" {
-		return fmt.Errorf("%w: %s is damaged from its beginning, behind commit %d: %s", ErrDamaged, s.unread, s.last, shown)
-	}
 	if n := len(s.logs); n > 0 {
 		return fmt.Errorf("%w: %s ends with commit %d, but %s: it is damaged behind that, or files are lost or of an older copy", ErrDamaged, s.logs[n-1].name, s.last, shown)
 	}
-	return fmt.Errorf("%w: it ends with commit %d, but %s: files of it are lost, or of an older copy", ErrDamaged, s.last, shown)
+	if s.bare != "" {
+		return fmt.Errorf("%w: %s has nothing of what came behind commit %d: it is damaged, or files are lost or of an older copy: %s", ErrDamaged, s.bare, s.last, shown)
+	}
+	return fmt.Errorf("%w: %s ends with commit %d, but %s: files of it, as its logs (*.mem), are lost, or of an older copy", ErrDamaged, s.dir, s.last, shown)
 }
 
 // verify is nil if the index has all commits, up to the number that the counter has.

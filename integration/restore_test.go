@@ -72,7 +72,7 @@ func TestRestoreIndex(t *testing.T) {
 	out := r.stdout
 	t.Log(out)
 	require.Contains(t, out, "restored backup/2")
-	require.Contains(t, out, "db/root: was written after the backup was made")
+	require.Contains(t, out, "db/root: was written after that: it is not what it was at any one time")
 	require.Contains(t, out, "db@gone/root: has lost ")
 	require.NotContains(t, out, "db@kept/root: has lost ")
 	r = snapfs(t, "check", m.store)

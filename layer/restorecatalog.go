@@ -224,9 +224,9 @@ func heldIn(f *os.File, below uint64) (held map[uint64]*blockmap.Bitmap, end int
 
 // suspect notes a file whose head went on after the backup.
 func (m *mender) suspect(id FileID, f fileRecord, adopted int64) {
-	text := "was written after the backup was made: it is not what it was at any one time. Check its file system, or revert the VM"
+	text := "was written after that: it is not what it was at any one time. Check its file system, or revert the VM"
 	if adopted > 0 {
-		text += fmt.Sprintf(" (%s more of it than the backup knows is there)", bytesText(adopted*blockSize))
+		text += fmt.Sprintf(" (%s more of it than the index knew is there)", bytesText(adopted*blockSize))
 	}
 	m.states = append(m.states, Finding{Object: m.catalog.vms[f.VM].Name + "/" + f.Name, Text: text})
 }
