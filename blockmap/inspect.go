@@ -43,6 +43,7 @@ type survey struct {
 	stored   uint64   // the last commit that is in a table
 	logs     []soundLog
 	last     uint64 // the last commit that is there, with all before it
+	unread   string // the first log in which there is something, but no commit
 	bare     string // the first log that has no commits
 	strays   []Stray
 	damage   error // to the logs

@@ -77,9 +77,7 @@ func (h host) surveyLogs(dir string, identity *[16]byte, s *survey) error {
 
 // without notes the first log that has no commits.
 func (s *survey) without(path string) {
-	if s.bare == "" {
-		s.bare = path
-	}
+	s.bare = cmp.Or(s.bare, path)
 }
 
 // addLog adds a log that is not empty.
@@ -93,6 +91,7 @@ func (s *survey) addLog(path string, data []byte, identity *[16]byte) {
 	case scan.first == 0 && (len(data) < logHeader || !plainLog(data) || !isZero(data[logHeader:])):
 		s.stray(name, false, "is a log in which no commit can be read")
 		s.without(path)
+		s.unread = cmp.Or(s.unread, path)
 	case scan.first == 0: // nothing was committed to it yet
 		s.without(path)
 	case identity != nil && scan.identity != nil && !bytes.Equal(scan.identity, identity[:]):
@@ -126,10 +125,13 @@ func (s *survey) damaged(shown string) error {
 			return fmt.Errorf("%w: %s is damaged behind commit %d, at byte %d: %s", ErrDamaged, l.name, l.last, l.end, shown)
 		}
 	}
-	if n := len(s.logs); n > 0 {
+	n := len(s.logs)
+	switch {
+	case s.unread != "":
+		return fmt.Errorf("%w: %s is damaged from its beginning, behind commit %d: %s", ErrDamaged, s.unread, s.last, shown)
+	case n > 0:
 		return fmt.Errorf("%w: %s ends with commit %d, but %s: it is damaged behind that, or files are lost or of an older copy", ErrDamaged, s.logs[n-1].name, s.last, shown)
-	}
-	if s.bare != "" {
+	case s.bare != "":
 		return fmt.Errorf("%w: %s has nothing of what came behind commit %d: it is damaged, or files are lost or of an older copy: %s", ErrDamaged, s.bare, s.last, shown)
 	}
 	return fmt.Errorf("%w: %s ends with commit %d, but %s: files of it, as its logs (*.mem), are lost, or of an older copy", ErrDamaged, s.dir, s.last, shown)
