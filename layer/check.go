@@ -261,6 +261,7 @@ func (k *check) checkHoles() error {
 	if k.tree == nil {
 		return nil // that it does not hang together is found
 	}
+	fresh := make(map[LayerID]lostBlocks)
 	for id := range k.files {
 		l := k.tree.layer(id)
 		if l == nil {
@@ -273,14 +274,47 @@ func (k *check) checkHoles() error {
 		for region, blocks := range holes {
 			l.lost.without(region, blocks)
 			base := region * blockmap.RegionBlocks
+			if !blocks.Empty() {
+				fresh[id] = holes
+			}
 			blocks.Runs(func(from, to int) {
 				k.found(layerName(id), "holds blocks %d to %d, which its data file has lost", base+uint64(from), base+uint64(to)-1)
 			})
 		}
 	}
+	for id, l := range k.catalog.layers {
+		if l.HasFile && !k.files[id] && k.tree.layer(id) != nil {
+			holes, err := k.holes(k.tree.layer(id)) // that it has no data file is found
+			if err != nil {
+				return err
+			}
+			for region, blocks := range holes {
+				k.tree.layer(id).lost.without(region, blocks)
+			}
+			fresh[id] = holes
+		}
+	}
+	if err := k.noteReaders(fresh); err != nil {
+		return err
+	}
 	losses, err := k.losses()
 	for _, l := range losses {
 		k.Findings = append(k.Findings, l.finding())
+	}
+	return err
+}
+
+// noteReaders names those whom blocks strike that are lost, and not noted as such yet.
+func (k *check) noteReaders(fresh map[LayerID]lostBlocks) error {
+	c, t := *k.catalog, newTree()
+	c.lost = fresh
+	if err := t.load(&c); err != nil {
+		return err
+	}
+	losses, err := (&offline{dir: k.dir, index: k.index, catalog: &c, tree: t}).losses()
+	for _, l := range losses {
+		k.Notes = append(k.Notes, Finding{l.name, fmt.Sprintf("has lost %s with that: bytes %s; what of it does not read as an error yet, but as zeros, does after `snapfs check %s --repair`",
+			bytesText(l.bytes()), rangesText(l.ranges), k.dir)})
 	}
 	return err
 }

@@ -93,6 +93,10 @@ func TestDamagedDataFiles(t *testing.T) {
 				report, err := Check(dir)
 				require.NoError(t, err)
 				require.NotEmpty(t, report.Findings)
+				named := make(map[string]bool)
+				for _, f := range report.Notes {
+					named[f.Object] = true
+				}
 
 				s := openStore(t, dir, Options{})
 				got := readable(t, s)
@@ -100,6 +104,7 @@ func TestDamagedDataFiles(t *testing.T) {
 				for name := range want {
 					if got[name] == nil {
 						lost++
+						require.True(t, named[name], "%s is not named: %v", name, report.Notes)
 						continue
 					}
 					requireSame(t, want[name], got[name], "%s", name)
