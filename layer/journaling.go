@@ -76,7 +76,7 @@ func (s *Store) keepJournal() {
 		for _, id := range s.journal.oldest() {
 			flushes.Go(func() { s.commitJournaled(id) })
 		}
-		if !s.journal.drained() || s.Format().Version < formatJournal {
+		if !s.journal.drained() || s.format.Load() < formatJournal {
 			continue // one that is not open: not before its last record has been committed, which wakes this
 		}
 		if err := s.openJournal(); err != nil {
