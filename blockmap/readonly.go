@@ -90,11 +90,26 @@ func (s *survey) open(dir string) (_ *Index, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.ReadOnly {
+		// All of it is open: whoever is killed from here on leaves no more than an empty directory.
+		if err := emptied(private); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+	}
 	x := &Index{db: db, private: private, room: &room{dir: private}, reading: make(map[uint64]int), writerDone: make(chan struct{})}
 	close(x.writerDone)
 	x.wake.L = &x.mu
 	x.publish(db.MaxVersion())
 	return x, nil
+}
+
+// emptied removes the files in a directory.
+func emptied(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, entry.Name())))
+	}
+	return err
 }
 
 // copyTo makes what Badger opens. A log has no more than a header of zeros, which is right for all, and its commits.

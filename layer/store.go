@@ -157,7 +157,7 @@ func (s *Store) openParts() (err error) {
 		Room:    s.space.room,
 		Counter: filepath.Join(s.dir, commitsName),
 		Trusted: s.resumes,
-		Aside:   s.takeStray,
+		Aside:   s.takeStrays(),
 		Commit:  commitFault,
 	}
 	if fault != nil || noted != nil {
@@ -176,14 +176,16 @@ func (s *Store) openParts() (err error) {
 	return nil
 }
 
-// takeStray puts what lies beside the index and is no part of it into quarantine.
-func (s *Store) takeStray(f blockmap.Stray) error {
+// takeStrays returns what puts what lies beside the index and is no part of it into quarantine.
+func (s *Store) takeStrays() func(blockmap.Stray) error {
 	q := &quarantine{store: s.dir}
-	if err := q.takeStray(f); err != nil {
-		return err
+	return func(f blockmap.Stray) error {
+		if err := q.takeStray(f); err != nil {
+			return err
+		}
+		s.opts.Event("", "index-stray", "file", filepath.Join(indexName, f.Name), "what", f.Text, "aside", q.name)
+		return nil
 	}
-	s.opts.Event("", "index-stray", "file", filepath.Join(indexName, f.Name), "what", f.Text, "aside", q.name)
-	return nil
 }
 
 // Close flushes everything and closes the store. It may be called twice.
