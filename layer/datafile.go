@@ -93,6 +93,14 @@ func (d *dataFiles) openSlow(lay *layer, create bool) (int, error) {
 	return fd, nil
 }
 
+// make makes the data file of a layer that has none.
+func (d *dataFiles) make(lay *layer) error {
+	slot := d.epochs.enter()
+	defer d.epochs.leave(slot)
+	_, err := d.open(lay, true)
+	return err
+}
+
 // evict closes the coldest file. Only it and close wait for epochs, and they hold no lock meanwhile.
 func (d *dataFiles) evict() (found bool) {
 	d.mu.Lock()

@@ -37,15 +37,22 @@ func (s *Store) newLayer(file FileID, n *lineage) *layer {
 
 // record is the catalog's of a layer that was just made.
 func (l *layer) record() layerRecord {
-	return layerRecord{Lineage: l.lineage.id, File: l.file, Created: l.created}
+	return layerRecord{Lineage: l.lineage.id, File: l.file, Created: l.created, HasFile: l.hasFile.Load()}
 }
 
-// prepare puts new heads into the tree and commits them as prepared: a start that finds them takes them away again.
+// prepare puts new heads into the tree and commits them as prepared: a start that finds them takes them away again, and
+// their data files.
 //
 // A head over the newest layer of a lineage continues it. Otherwise it starts one.
 func (h *heads) prepare() error {
 	h.place()
-	err := h.vm.store.update(func(tx *blockmap.Tx) error {
+	err := h.makeFiles()
+	if err != nil {
+		h.removeFiles()
+		h.removeFromTree()
+		return err
+	}
+	err = h.vm.store.update(func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tablePrepared, h.vm.id), h.prepared())
 		if h.about != nil {
 			tx.Put(catalogKey(tableMachine, h.snap.id), h.about)
@@ -56,6 +63,35 @@ func (h *heads) prepare() error {
 		h.removeFromTree()
 	}
 	return err
+}
+
+// makeFiles makes the data files of heads that guests go on with, where they have been writing. The first write after the
+// instant would have to: that takes milliseconds now and then, and then no flush has it to commit.
+func (h *heads) makeFiles() error {
+	s, made := h.vm.store, false
+	for _, n := range h.new {
+		if h.snap == nil || n.file == nil || !n.over.hasFile.Load() {
+			continue
+		}
+		if err := s.data.make(n.head); err != nil {
+			return err
+		}
+		made = true
+	}
+	if !made {
+		return nil
+	}
+	return s.data.syncDir() // before the records that count on them
+}
+
+// removeFiles removes the heads' data files, which have nothing in them, and returns those that it could.
+func (h *heads) removeFiles() (removed []LayerID) {
+	for _, n := range h.new {
+		if !n.head.hasFile.Load() || h.vm.store.data.unlink(n.head) == nil {
+			removed = append(removed, n.head.id)
+		}
+	}
+	return removed
 }
 
 // place puts the heads into the tree.
@@ -121,20 +157,28 @@ func (h *heads) removeFromTree() {
 }
 
 // undo takes prepared heads away that were never shown.
+//
+//	commit that they are gone, and their files to be removed    crash: the start removes them
+//	remove the files                                            crash: the same
+//	commit that there is nothing to be removed                  nothing is left
 func (h *heads) undo() {
 	s := h.vm.store
 	err := s.updateFreeing(func(tx *blockmap.Tx) error {
 		tx.Delete(catalogKey(tablePrepared, h.vm.id))
-		p := h.prepared()
-		dropPrepared(tx, p)
-		for _, id := range p.Layers {
-			tx.Delete(catalogKey(tableUnlink, id)) // nothing was written to them
+		dropPrepared(tx, h.prepared())
+		return nil
+	})
+	if err != nil {
+		return
+	}
+	removed := h.removeFiles()
+	h.removeFromTree()
+	_ = s.updateFreeing(func(tx *blockmap.Tx) error { // or the next start does it
+		for _, id := range removed {
+			tx.Delete(catalogKey(tableUnlink, id))
 		}
 		return nil
 	})
-	if err == nil {
-		h.removeFromTree()
-	}
 }
 
 // left is what a swap left behind: the old head of a file, and the file as it was at that instant.
