@@ -112,7 +112,7 @@ func (f *File) flushWith(l *layer, w *headState, meta func() fileMeta, dataOnly 
 	if w.journaled {
 		b.journal = journal.position()
 	}
-	err := f.syncData(l, w)
+	err := f.syncData(w, b)
 	if err == nil && !b.empty() {
 		err = f.commitFlush(b)
 	}
@@ -206,7 +206,7 @@ func (w *headState) putBack(b *batch) {
 }
 
 // syncData syncs what was written to the layer's data file.
-func (f *File) syncData(l *layer, w *headState) error {
+func (f *File) syncData(w *headState, b *batch) error {
 	unsynced := w.unsynced.Swap(0)
 	if unsynced == 0 {
 		return nil
@@ -214,18 +214,20 @@ func (f *File) syncData(l *layer, w *headState) error {
 	s := f.vm.store
 	slot := s.epochs.enter()
 	defer s.epochs.leave(slot)
-	fd, err := s.data.open(l, false)
-	if err != nil {
+	fd, err := s.data.open(b.layer, false)
+	switch {
+	case err != nil:
 		return err
-	}
-	if unsynced > writebackFrom {
+	case unsynced > writebackFrom:
 		err = writeBack(fd)
+	default:
+		err = handOver(fd, b)
 	}
 	if err == nil {
 		err = dataSync(fd)
 	}
 	if err != nil {
-		return hostError("sync data file", l, err)
+		return hostError("sync data file", b.layer, err)
 	}
 	return nil
 }
