@@ -15,6 +15,8 @@ const (
 	// writebackBytes is how much at most is handed to the disk at a time, twice: while one is waited for, the next one is
 	// in its queue.
 	writebackBytes = 2 << 20
+	// scatteredBytes is how much of it one system call hands over, where it lies in pieces.
+	scatteredBytes = 128 << 10
 	// writebackFrom is how much has to be unsynced for that to be worth it, in bytes.
 	writebackFrom = 8 << 20
 )
@@ -31,7 +33,10 @@ func writeBack(fd int) error {
 	}
 	var before *extent
 	write := func(e extent) error {
-		err := syncRange(fd, e, unix.SYNC_FILE_RANGE_WRITE)
+		err := eachDirty(fd, e, scatteredBytes, func(part extent) error {
+			defer giveWay()
+			return syncRange(fd, part, unix.SYNC_FILE_RANGE_WRITE)
+		})
 		if before != nil {
 			const whole = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
 			err = errors.Join(err, syncRange(fd, *before, whole))
@@ -39,7 +44,7 @@ func writeBack(fd int) error {
 		before = &e
 		return err
 	}
-	err := eachDirty(fd, extent{0, st.Size}, write)
+	err := eachDirty(fd, extent{0, st.Size}, writebackBytes, write)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // cachestat is from Linux 6.5 on
 	}
@@ -68,12 +73,16 @@ func handOver(fd int, b *batch) (err error) {
 			e.len = int64(region*blockmap.RegionBlocks+uint64(to))*blockSize - e.off
 			if n == handedAtOnce {
 				err = errors.Join(err, syncRange(fd, e, unix.SYNC_FILE_RANGE_WRITE))
+				giveWay()
 				n = 0
 			}
 		})
 	}
 	return err
 }
+
+// giveWay lets go on who waits for this processor. The scheduler would look for them at its next tick.
+func giveWay() { _, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 func syncRange(fd int, e extent, flags int) error {
 	for {
@@ -83,19 +92,23 @@ func syncRange(fd int, e extent, flags int) error {
 	}
 }
 
-// eachDirty calls fn for extents that together have all that is dirty in e, each with up to writebackBytes of that.
-func eachDirty(fd int, e extent, fn func(extent) error) error {
+// eachDirty calls fn for extents that together have all that is dirty in e, each with up to most bytes of that, or no longer
+// than writebackBytes.
+func eachDirty(fd int, e extent, most int64, fn func(extent) error) error {
+	if e.len <= writebackBytes {
+		return fn(e)
+	}
 	dirty, err := dirtyBytes(fd, e)
 	switch {
 	case err != nil || dirty == 0:
 		return err
-	case dirty <= writebackBytes || e.len <= writebackBytes:
+	case dirty <= most:
 		return fn(e)
 	}
 	// In many parts: the kernel walks through all that it caches of each, so that levels cost more than parts.
 	part := (e.len/16 + writebackBytes - 1) / writebackBytes * writebackBytes
 	for off := e.off; off < e.off+e.len; off += part {
-		if err := eachDirty(fd, extent{off, min(part, e.off+e.len-off)}, fn); err != nil {
+		if err := eachDirty(fd, extent{off, min(part, e.off+e.len-off)}, most, fn); err != nil {
 			return err
 		}
 	}

@@ -30,7 +30,7 @@ func TestWriteBack(t *testing.T) {
 	require.Greater(t, dirty, int64(24<<20), "the kernel was quicker than this test")
 
 	end, parts := int64(0), 0
-	require.NoError(t, eachDirty(fd, all, func(e extent) error {
+	require.NoError(t, eachDirty(fd, all, writebackBytes, func(e extent) error {
 		require.GreaterOrEqual(t, e.off, end)
 		end, parts = e.off+e.len, parts+1
 		n, err := dirtyBytes(fd, e)
