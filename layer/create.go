@@ -3,6 +3,7 @@ package layer
 // Creating a snapshot, in three steps, so that a guest can be frozen for the second alone.
 //
 //	Prepare: flush all, commit new heads as prepared   crash: the start undoes the heads
+//	         make their data files                     crash: the same, and removes the files
 //	Swap: the heads, in memory                         crash: the same; nothing above the old heads was flushed
 //	Seal: sync and commit the old heads                crash: the same
 //	      commit the snapshot                          crash: it is there, and worth what is certain
@@ -114,7 +115,14 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 		}
 		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head})
 	}
-	return &Pending{vm: v, snap: n, heads: h, image: o.Image}, h.prepare()
+	if err := h.prepare(); err != nil {
+		return nil, err
+	}
+	if err := h.makeFiles(); err != nil {
+		h.undo()
+		return nil, err
+	}
+	return &Pending{vm: v, snap: n, heads: h, image: o.Image}, nil
 }
 
 // fits refuses, before anything is done, a snapshot whose record would be too large for the index: 1 MiB. Quotes and
@@ -191,6 +199,7 @@ func (p *Pending) seal(judge func() Verdict) (SnapshotInfo, error) {
 		v.sealing.Unlock()
 		return SnapshotInfo{}, err
 	}
+	p.heads.recorded()
 	v.ownSealed(n, p.old)
 	v.log.release(&p.swap)
 	v.sealing.Unlock()
@@ -337,6 +346,9 @@ func (p *Pending) commit() error {
 				r.Head = nh.head.id
 				r.setMeta(p.old[i].meta)
 			})
+			if err == nil && nh.made {
+				err = edit(tx, catalogKey(tableLayer, nh.head.id), func(r *layerRecord) { r.HasFile = true })
+			}
 			if err != nil {
 				return err
 			}

@@ -20,6 +20,7 @@ type newHead struct {
 	apart bool   // over another VM's layer: all layers of a lineage are of one VM
 	head  *layer
 	grew  bool // it starts a lineage
+	made  bool // it has a data file, whose name is durable
 }
 
 // heads are those of one operation.
@@ -37,22 +38,15 @@ func (s *Store) newLayer(file FileID, n *lineage) *layer {
 
 // record is the catalog's of a layer that was just made.
 func (l *layer) record() layerRecord {
-	return layerRecord{Lineage: l.lineage.id, File: l.file, Created: l.created, HasFile: l.hasFile.Load()}
+	return layerRecord{Lineage: l.lineage.id, File: l.file, Created: l.created}
 }
 
-// prepare puts new heads into the tree and commits them as prepared: a start that finds them takes them away again, and
-// their data files.
+// prepare puts new heads into the tree and commits them as prepared: a start that finds them takes them away again.
 //
 // A head over the newest layer of a lineage continues it. Otherwise it starts one.
 func (h *heads) prepare() error {
 	h.place()
-	err := h.makeFiles()
-	if err != nil {
-		h.removeFiles()
-		h.removeFromTree()
-		return err
-	}
-	err = h.vm.store.update(func(tx *blockmap.Tx) error {
+	err := h.vm.store.update(func(tx *blockmap.Tx) error {
 		put(tx, catalogKey(tablePrepared, h.vm.id), h.prepared())
 		if h.about != nil {
 			tx.Put(catalogKey(tableMachine, h.snap.id), h.about)
@@ -65,18 +59,19 @@ func (h *heads) prepare() error {
 	return err
 }
 
-// makeFiles makes the data files of heads that guests go on with, where they have been writing. The first write after the
-// instant would have to: that takes milliseconds now and then, and then no flush has it to commit.
+// makeFiles makes data files for prepared heads of files that were written since they got their present ones. The first
+// write after the instant would wait for it, milliseconds now and then, and the first flush have it to commit.
 func (h *heads) makeFiles() error {
 	s, made := h.vm.store, false
-	for _, n := range h.new {
-		if h.snap == nil || n.file == nil || !n.over.hasFile.Load() {
+	for i := range h.new {
+		n := &h.new[i]
+		if !n.over.hasFile.Load() {
 			continue
 		}
 		if err := s.data.make(n.head); err != nil {
 			return err
 		}
-		made = true
+		n.made, made = true, true
 	}
 	if !made {
 		return nil
@@ -84,7 +79,18 @@ func (h *heads) makeFiles() error {
 	return s.data.syncDir() // before the records that count on them
 }
 
-// removeFiles removes the heads' data files, which have nothing in them, and returns those that it could.
+// recorded notes that the index knows of the data files that were made. No flush is under way.
+func (h *heads) recorded() {
+	for _, n := range h.new {
+		if w := n.head.writer(); w != nil && n.made {
+			w.flushing.Lock()
+			w.recorded = true
+			w.flushing.Unlock()
+		}
+	}
+}
+
+// removeFiles removes the heads' data files, which have nothing in them, and returns the heads that have none now.
 func (h *heads) removeFiles() (removed []LayerID) {
 	for _, n := range h.new {
 		if !n.head.hasFile.Load() || h.vm.store.data.unlink(n.head) == nil {
