@@ -71,6 +71,11 @@ func TestDamagedDataFiles(t *testing.T) {
 	require.NotContains(t, slices.Collect(maps.Values(want)), nil)
 	entries, err := os.ReadDir(filepath.Join(pristine, layersName))
 	require.NoError(t, err)
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool {
+		info, err := e.Info()
+		require.NoError(t, err)
+		return info.Size() == 0 // of a head that nobody wrote to
+	})
 	require.Greater(t, len(entries), 2)
 
 	for what, spoil := range map[string]func(path string) error{

@@ -137,7 +137,7 @@ func TestUsage(t *testing.T) {
 	f := makeFile(t, v, "root", 100*blockSize)
 	usage := func() (list [][2]int64) {
 		t.Helper()
-		flush(t, f)
+		require.NoError(t, f.Commit(true))
 		settle(t, s)
 		v.usage = paced[map[SnapshotID]int64]{}
 		for _, info := range v.List(time.Now().Add(time.Minute)) {

@@ -65,7 +65,7 @@ func (h *heads) makeFiles() error {
 	s, made := h.vm.store, false
 	for i := range h.new {
 		n := &h.new[i]
-		if !n.over.hasFile.Load() {
+		if n.over.blocks.Load() == 0 {
 			continue
 		}
 		if err := s.data.make(n.head); err != nil {
