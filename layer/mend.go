@@ -4,7 +4,10 @@ package layer
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -245,15 +248,22 @@ func (m *mender) recount() error {
 		}
 	}
 	var layers []LayerID
+	missing := make(map[LayerID]bool)
 	for id, r := range m.catalog.layers {
-		if n := blocks[id]; n != r.Blocks || n > 0 && !r.HasFile {
+		_, err := os.Lstat(filepath.Join(m.dir, layersName, fileName(id)))
+		missing[id] = errors.Is(err, os.ErrNotExist)
+		switch n := blocks[id]; {
+		case n == 0 && r.HasFile && missing[id]:
+			layers = append(layers, id)
+			m.did(layerName(id), "its data file, in which there was nothing, is missing; it gets one when it is written to")
+		case n != r.Blocks || n > 0 && !r.HasFile:
 			layers = append(layers, id)
 			m.counted(layerName(id), "it holds %d blocks in a data file; it was listed with %d, with a data file: %v", n, r.Blocks, r.HasFile)
 		}
 	}
 	err := inSteps(m.index, layers, func(tx *blockmap.Tx, id LayerID) error {
 		return edit(tx, catalogKey(tableLayer, id), func(r *layerRecord) {
-			r.Blocks, r.HasFile = blocks[id], r.HasFile || blocks[id] > 0
+			r.Blocks, r.HasFile = blocks[id], blocks[id] > 0 || r.HasFile && !missing[id]
 		})
 	})
 	if err != nil {

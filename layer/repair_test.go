@@ -74,6 +74,11 @@ func TestRepairOfLostData(t *testing.T) {
 	require.NoError(t, s.Close())
 	for _, how := range []string{"missing", "empty", "hole", "directory", "link"} {
 		for name := range filesIn(t, filepath.Join(dir, layersName)) {
+			data, err := os.ReadFile(filepath.Join(dir, layersName, name))
+			require.NoError(t, err)
+			if len(data) == 0 && (how == "empty" || how == "hole") {
+				continue // it is the head's, which nobody wrote to
+			}
 			t.Run(how+" "+name, func(t *testing.T) {
 				dir := copied(t, dir)
 				path := filepath.Join(dir, layersName, name)

@@ -139,7 +139,7 @@ func (s *Store) sealedLayers(summed bool) (found []*layer) {
 	defer s.tree.RUnlock()
 	for _, n := range s.tree.lineages {
 		for _, l := range n.layers {
-			if l.owner == nil && l.writer() == nil && l.hasFile.Load() && l.summed.Load() == summed {
+			if l.owner == nil && l.writer() == nil && l.blocks.Load() > 0 && l.summed.Load() == summed {
 				found = append(found, l)
 			}
 		}
