@@ -155,14 +155,7 @@ func (h host) verify(dir string, c *counter, found bool, aside func(Stray) error
 	}
 	strays := s.strays
 	if len(s.unlisted) > 0 && aside != nil {
-		x, err := s.open(dir)
-		if err != nil {
-			return err
-		}
-		strays, err = x.strays(s)
-		if err := errors.Join(err, x.Close()); err != nil {
-			return err
-		}
+		strays = s.judged(dir)
 	}
 	for _, stray := range strays {
 		switch {

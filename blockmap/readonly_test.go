@@ -138,6 +138,27 @@ func TestStrays(t *testing.T) {
 	require.NoError(t, x.Close())
 }
 
+// Where there is no room to look at an unlisted table, it is kept.
+func TestStraysThatCantBeLookedAt(t *testing.T) {
+	dir, content := crashed(t)
+	names, err := filepath.Glob(filepath.Join(dir, "index", "*.sst"))
+	require.NoError(t, err)
+	data, err := os.ReadFile(names[0])
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "index", "000078.sst"), data, 0o600))
+	t.Setenv("TMPDIR", filepath.Join(dir, "nothing"))
+	var aside []Stray
+	x, err := Open(filepath.Join(dir, "index"), Options{Counter: filepath.Join(dir, counterName), Aside: func(s Stray) error {
+		aside = append(aside, s)
+		return os.Rename(filepath.Join(dir, "index", s.Name), filepath.Join(dir, s.Name))
+	}})
+	require.NoError(t, err)
+	require.Len(t, aside, 1)
+	require.Equal(t, "000078.sst", aside[0].Name)
+	require.Equal(t, content, everything(t, x))
+	require.NoError(t, x.Close())
+}
+
 func requireStrays(t *testing.T, said map[string]string, strays []Stray) {
 	t.Helper()
 	require.Len(t, strays, len(said))

@@ -7,8 +7,10 @@ package blockmap
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -19,7 +21,7 @@ import (
 
 // strays are a survey's, and the unlisted tables in which there is something that the index does not have.
 func (x *Index) strays(s *survey) ([]Stray, error) {
-	all := s.strays
+	all := slices.Clone(s.strays)
 	for _, path := range s.unlisted {
 		text, foreign, err := x.judge(path)
 		if err != nil {
@@ -30,6 +32,24 @@ func (x *Index) strays(s *survey) ([]Stray, error) {
 		}
 	}
 	return all, nil
+}
+
+// judged are all strays. Where unlisted tables can't be compared with the index, as for want of room for a copy of its logs, all
+// of them are strays: to keep them does no harm.
+func (s *survey) judged(dir string) []Stray {
+	x, err := s.open(dir)
+	if err == nil {
+		var all []Stray
+		all, err = x.strays(s)
+		if err = errors.Join(err, x.Close()); err == nil {
+			return all
+		}
+	}
+	all := slices.Clone(s.strays)
+	for _, path := range s.unlisted {
+		all = append(all, Stray{Name: filepath.Base(path), Text: fmt.Sprintf("is not on the list of tables, and was not looked at: %v", err)})
+	}
+	return all
 }
 
 // judge says what an unlisted table is; empty: nothing that the index does not have.

@@ -318,7 +318,7 @@ func TestRepairOfFormat(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ENOENT)
 }
 
-// An index that is damaged is not repaired: its backup takes its place, and repair says how.
+// An index of which nothing can be used is not repaired: its backup takes its place, and repair says how.
 func TestRepairOfTheIndex(t *testing.T) {
 	s, _, _ := backedUpStore(t)
 	require.NoError(t, s.Close())
