@@ -45,6 +45,7 @@ type storeRecord struct {
 	JournalGap uint64 `json:"journalGap,omitempty"` // that its records before this one are not all there is known
 	// JournalMark says that it has a mark: that of a version without has none.
 	JournalMark bool `json:"journalMark,omitempty"`
+	JournalKept bool `json:"journalKept,omitempty"` // some of its records are in journal.kept
 }
 
 type attrRecord struct {

@@ -140,6 +140,7 @@ func namedBy(s *Store) (map[string]string, error) {
 		if r, err := decode[storeRecord]([]byte{tableMeta}, value); err != nil || r.Journal != "" {
 			need(filepath.Join(s.dir, journalName), true)
 			need(filepath.Join(s.dir, markName), err != nil || r.JournalMark)
+			need(filepath.Join(s.dir, keptName), err != nil || r.JournalKept)
 		}
 		return errors.Join(
 			scan(tx, tableLayer, func(id uint64, r layerRecord) error {

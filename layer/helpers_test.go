@@ -375,7 +375,7 @@ func copyStore(t tester, from, to string) {
 		copyTree(t, memory, filepath.Join(to, imagesName))
 	}
 	copySparse(t, filepath.Join(from, formatName), filepath.Join(to, formatName))
-	for _, name := range []string{markName, journalName} { // the mark first: it may lag
+	for _, name := range []string{markName, keptName, journalName} { // the mark first: it may lag
 		if path := filepath.Join(from, name); exists(path) {
 			copySparse(t, path, filepath.Join(to, name))
 		}

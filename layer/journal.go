@@ -38,8 +38,9 @@ var errNoRoom = fmt.Errorf("%w: no room in the journal", errNoRecord)
 
 // journal is the ring of records, and what of it is still needed.
 type journal struct {
-	open atomic.Bool   // records can be written
-	wake chan struct{} // somebody has work for keepJournal
+	open atomic.Bool        // records can be written
+	wake chan struct{}      // somebody has work for keepJournal
+	kept map[uint64]LayerID // the numbers of records that are in journal.kept, and of which layers: keepJournal's own
 
 	mu      sync.Mutex // innermost; guards what follows
 	file    *journalFile
@@ -60,6 +61,7 @@ type liveRecord struct {
 	number uint64
 	layer  LayerID
 	slots  int // it takes, with what was left out at the ring's end before it
+	at     int // its first one
 }
 
 type journaledLayer struct {
@@ -137,7 +139,7 @@ func (j *journal) begin(r *journalRecord) (slot int, err error) {
 	r.number = j.next
 	j.next++
 	j.at, j.used = at+n, j.used+skip+n
-	j.live = append(j.live, liveRecord{r.number, r.layer, skip + n})
+	j.live = append(j.live, liveRecord{r.number, r.layer, skip + n, at})
 	j.layer(r.layer).records++
 	j.writing = append(j.writing, r.number)
 	r.tail, r.synced = j.live[0].number, j.writing[0]
@@ -181,7 +183,7 @@ func (j *journal) handOnMark() {
 	j.mu.Lock()
 	file := j.file
 	j.mu.Unlock()
-	if file != nil && file.mark != nil {
+	if file != nil && j.open.Load() {
 		file.mark.handOn()
 	}
 }
@@ -190,7 +192,7 @@ func (j *journal) handOnMark() {
 func (j *journal) note(r journalRecord) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.live = append(j.live, liveRecord{number: r.number, layer: r.layer})
+	j.live = append(j.live, liveRecord{number: r.number, layer: r.layer, at: r.at})
 	j.layer(r.layer).records++
 }
 

@@ -50,7 +50,8 @@ type journalFile struct {
 
 	dir    string
 	mark   *markFile
-	marked bool // the index knows of it
+	marked bool               // the index knows of it
+	kept   map[uint64]LayerID // numbers of records that are in journal.kept
 
 	worn []string // what of the headers, and the mark, is damaged, and there a second time
 }
@@ -63,6 +64,7 @@ type journalRecord struct {
 	synced uint64 // records from tail up to, not including, this one were on disk
 	blocks []uint64
 	data   []byte
+	at     int // the slot where it was found
 }
 
 // errJournal is damage to the journal.
@@ -366,30 +368,37 @@ func (j *journalFile) seal(p []byte, r *journalRecord) {
 func (j *journalFile) find(mem []byte) []journalRecord {
 	var found []journalRecord
 	for i := journalHeaders; i < j.slots; i++ {
-		p := mem[i*blockSize:]
-		if !bytes.Equal(p[:16], j.key[:]) {
-			continue
+		if r, ok := j.record(mem[i*blockSize:]); ok {
+			r.at = i
+			found = append(found, r)
 		}
-		u := func(at int) uint64 { return binary.LittleEndian.Uint64(p[at:]) }
-		r := journalRecord{number: u(16), layer: LayerID(u(24)), tail: u(32), synced: u(40)}
-		n := u(48)
-		if n > journalBlocks || i+1+int(n) > j.slots {
-			continue
-		}
-		p = p[:(1+n)*blockSize]
-		sum := binary.LittleEndian.Uint32(p[journalFixed-8:])
-		binary.LittleEndian.PutUint32(p[journalFixed-8:], 0)
-		if crc32.Checksum(p, castagnoli) != sum {
-			continue
-		}
-		for k := range int(n) {
-			r.blocks = append(r.blocks, u(journalFixed+8*k))
-		}
-		r.data = p[blockSize:]
-		found = append(found, r)
 	}
 	slices.SortFunc(found, func(a, b journalRecord) int { return int(int64(a.number - b.number)) })
 	return found
+}
+
+// record is the one that p begins with, if that is sound.
+func (j *journalFile) record(p []byte) (r journalRecord, ok bool) {
+	if !bytes.Equal(p[:16], j.key[:]) {
+		return r, false
+	}
+	u := func(at int) uint64 { return binary.LittleEndian.Uint64(p[at:]) }
+	r = journalRecord{number: u(16), layer: LayerID(u(24)), tail: u(32), synced: u(40)}
+	n := u(48)
+	if n > journalBlocks || (1+int(n))*blockSize > len(p) {
+		return r, false
+	}
+	p = p[:(1+n)*blockSize]
+	sum := binary.LittleEndian.Uint32(p[journalFixed-8:])
+	binary.LittleEndian.PutUint32(p[journalFixed-8:], 0)
+	if crc32.Checksum(p, castagnoli) != sum {
+		return r, false
+	}
+	for k := range int(n) {
+		r.blocks = append(r.blocks, u(journalFixed+8*k))
+	}
+	r.data = p[blockSize:]
+	return r, true
 }
 
 // whole refuses records of which one is missing that was on disk and needed when the newest was written, or the mark. What

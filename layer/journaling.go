@@ -73,9 +73,7 @@ func (s *Store) keepJournal() {
 			return
 		case <-s.journal.wake:
 		}
-		for _, id := range s.journal.oldest() {
-			flushes.Go(func() { s.commitJournaled(id) })
-		}
+		s.commitOldest(flushes.Go)
 		if !s.journal.drained() || s.format.Load() < formatJournal {
 			continue // one that is not open: not before its last record has been committed, which wakes this
 		}
@@ -96,7 +94,12 @@ func (s *Store) keepJournal() {
 
 // commitJournaled commits what the journal has of a layer. Most of what that takes is done while guests flush on.
 func (s *Store) commitJournaled(id LayerID) {
-	defer s.journal.done(id)
+	defer func() {
+		s.journal.done(id)
+		if s.session.hasFailed(id) {
+			s.journal.ask() // it is to be moved out of the way
+		}
+	}()
 	l := s.tree.layer(id)
 	if l == nil {
 		s.journal.forget(id)
@@ -138,7 +141,7 @@ func (s *Store) openJournal() error {
 		if err := j.file.renew(j.position()); err != nil {
 			return err
 		}
-		if err := s.nameJournal(j.file); err != nil {
+		if err := errorOf(s.nameJournal(j.file), s.dropKept()); err != nil {
 			return err
 		}
 		j.start(j.file)
@@ -212,7 +215,9 @@ func (s *Store) resumeJournal(c *catalog, records []journalRecord) error {
 		w := l.writer()
 		w.journaled = true
 		w.written.overflow()
-		j.note(r)
+		if _, kept := j.kept[r.number]; !kept || !w.failed.Load() {
+			j.note(r)
+		}
 	}
 	for f, blocks := range replayed {
 		s.opts.Event(f.vm.Name(), "written-again", "file", f.Name(), "blocks", blocks)
@@ -236,7 +241,7 @@ func (s *Store) readJournal(c *catalog) (records []journalRecord, release func()
 	if err != nil {
 		return nil, nil, Errorf(Errno(err), "%w; `snapfs check %s --repair` goes on without", err, s.dir)
 	}
-	j.file = file
+	j.file, j.kept = file, file.kept
 	j.next = max(j.next, file.next)
 	return records, release, nil
 }
@@ -244,6 +249,19 @@ func (s *Store) readJournal(c *catalog) (records []journalRecord, release func()
 // findJournal loads the journal that a store's index names.
 func findJournal(dir string, r storeRecord) (*journalFile, []journalRecord, func(), error) {
 	file, records, release, err := loadJournal(dir, r)
+	if err == nil && r.JournalKept {
+		var kept []journalRecord
+		if kept, err = loadKept(dir, r.Journal); err != nil {
+			file.close()
+			release()
+		} else {
+			file.kept = make(map[uint64]LayerID)
+			for _, r := range kept {
+				file.kept[r.number] = r.layer
+			}
+			records = withKept(records, kept)
+		}
+	}
 	path := filepath.Join(dir, journalName)
 	switch {
 	case errors.Is(err, unix.ENOENT):

@@ -47,38 +47,42 @@ func (k *check) checkJournal() {
 // mendJournal has the next mount go on with the records that can be read; without a header, without a journal. What is there
 // twice is whole afterwards.
 func (m *mender) mendJournal(q *quarantine) error {
-	if err := m.mendRecords(q); err != nil {
-		return err
+	for {
+		file, err := m.journal()
+		switch {
+		case err == nil && file != nil && len(file.worn) > 0:
+			return m.mendWorn()
+		case !errors.Is(err, errJournal):
+			return err
+		}
+		if err := errorOf(m.mendDamage(q, err), m.read()); err != nil {
+			return err
+		}
 	}
-	if err := m.read(); err != nil || m.catalog.store.Journal == "" {
-		return err
-	}
+}
+
+func (m *mender) mendWorn() error {
 	file, _, release, err := findJournal(m.dir, m.catalog.store)
 	if err != nil {
 		return err
 	}
 	defer file.close()
 	defer release()
-	if len(file.worn) == 0 {
-		return nil
-	}
 	for _, what := range file.worn {
 		m.did(journalName, "%s was damaged; it is written anew, as the other one is", what)
 	}
 	return file.mend()
 }
 
-func (m *mender) mendRecords(q *quarantine) error {
-	_, err := m.journal()
+// mendDamage does something about what is damaged first.
+func (m *mender) mendDamage(q *quarantine, err error) error {
 	var mark errMark
 	if errors.As(err, &mark) {
-		if err := m.dropMark(q, mark); err != nil {
-			return err
-		}
-		_, err = m.journal()
+		return m.drop(q, markName, func(r *storeRecord) { r.JournalMark = false }, "%v; the next mount makes another one", mark)
 	}
-	if !errors.Is(err, errJournal) {
-		return err
+	var kept errKept
+	if errors.As(err, &kept) {
+		return m.drop(q, keptName, func(r *storeRecord) { r.JournalKept = false }, "%v", kept)
 	}
 	var gap journalGap
 	if errors.As(err, &gap) {
@@ -103,8 +107,10 @@ func (m *mender) mendRecords(q *quarantine) error {
 	} else if there {
 		what = fmt.Sprintf("was damaged, and is in %s now", q.name)
 	}
-	if _, err := q.takeJournal(markName); err != nil {
-		return err
+	for _, name := range []string{markName, keptName} {
+		if _, err := q.takeJournal(name); err != nil {
+			return err
+		}
 	}
 	m.did(journalName, "%s; unless the store was unmounted in an orderly way, what guests had flushed in the last seconds is lost", what)
 	if err := m.tellLosers(nil); err != nil {
@@ -113,17 +119,16 @@ func (m *mender) mendRecords(q *quarantine) error {
 	return m.setJournal((*storeRecord).dropJournal)
 }
 
-// dropMark has nobody ask for a mark that is of no use. The next mount makes one.
-func (m *mender) dropMark(q *quarantine, why errMark) error {
-	if _, err := q.takeJournal(markName); err != nil {
+// drop has nobody ask any more for a file beside the journal.
+func (m *mender) drop(q *quarantine, name string, change func(*storeRecord), format string, args ...any) error {
+	if _, err := q.takeJournal(name); err != nil {
 		return err
 	}
-	m.did(journalName, "%v; the next mount makes another one", why)
-	m.catalog.store.JournalMark = false
-	return m.setJournal(func(r *storeRecord) { r.JournalMark = false })
+	m.did(journalName, format, args...)
+	return m.setJournal(change)
 }
 
-// takeJournal puts the journal, or its mark, into quarantine, if it is there.
+// takeJournal puts the journal, or a file beside it, into quarantine, if it is there.
 func (q *quarantine) takeJournal(name string) (there bool, err error) {
 	if _, err := os.Lstat(filepath.Join(q.store, name)); err != nil {
 		return false, nil
@@ -132,7 +137,9 @@ func (q *quarantine) takeJournal(name string) (there bool, err error) {
 }
 
 // dropJournal has the next mount make another one.
-func (r *storeRecord) dropJournal() { r.Journal, r.JournalGap, r.JournalMark = "", 0, false }
+func (r *storeRecord) dropJournal() {
+	r.Journal, r.JournalGap, r.JournalMark, r.JournalKept = "", 0, false, false
+}
 
 func (m *mender) setJournal(change func(*storeRecord)) error {
 	return commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {

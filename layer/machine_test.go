@@ -42,6 +42,8 @@ func runMachine(t *rapid.T, dir string, crash func(tester, *Store) *Store) uint6
 	if rapid.Bool().Draw(t, "large") {
 		m.limit, m.longest = 3*blockmap.RegionSize, 3<<20
 	}
+	defer func(slots int) { journalSlots = slots }(journalSlots)
+	journalSlots = rapid.SampledFrom([]int{80, 100, journalSlots}).Draw(t, "the ring's slots")
 	var err error
 	m.store, err = Open(dir, Options{
 		MapMemory:    rapid.SampledFrom([]int64{0, 64 << 10}).Draw(t, "map memory"),

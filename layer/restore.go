@@ -311,9 +311,12 @@ func (r *restore) finish() error {
 	})
 }
 
-// dropJournal puts the journal into quarantine, with its mark: what it goes on from is the old index.
+// dropJournal puts the journal into quarantine, with what belongs to it: what it goes on from is the old index.
 func (r *restore) dropJournal() error {
-	_, err := r.aside.takeJournal(journalName)
-	_, markErr := r.aside.takeJournal(markName)
-	return errors.Join(err, markErr)
+	var errs []error
+	for _, name := range []string{journalName, markName, keptName} {
+		_, err := r.aside.takeJournal(name)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
