@@ -199,6 +199,11 @@ func TestJournalMarkOfManyAtOnce(t *testing.T) {
 			slot int
 		}
 		var under, ended []writing
+		defer func() {
+			for range under {
+				j.under.Done()
+			}
+		}()
 		layers := LayerID(0)
 		t.Repeat(map[string]func(*rapid.T){
 			"begin": func(t *rapid.T) {
@@ -217,7 +222,6 @@ func TestJournalMarkOfManyAtOnce(t *testing.T) {
 				for range min(len(under), rapid.SampledFrom([]int{1, 3, 20}).Draw(t, "so many")) {
 					i := rapid.IntRange(0, len(under)-1).Draw(t, "which")
 					r := under[i]
-					under = slices.Delete(under, i, i+1)
 					p, err := j.memory()
 					require.NoError(t, err)
 					j.file.seal(p[:2*blockSize], &r.journalRecord)
@@ -226,6 +230,7 @@ func TestJournalMarkOfManyAtOnce(t *testing.T) {
 					m := j.end(&r.journalRecord, nil)
 					require.NoError(t, j.file.mark.write(&m))
 					j.under.Done()
+					under = slices.Delete(under, i, i+1)
 					ended = append(ended, r)
 				}
 			},
@@ -254,9 +259,6 @@ func TestJournalMarkOfManyAtOnce(t *testing.T) {
 				require.Equal(t, []uint64{r.number}, gap.lost)
 			},
 		})
-		for range under {
-			j.under.Done()
-		}
 	})
 }
 
