@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var powerPoints = flag.Int("points", 10, "at how many points TestPowerReplay has the power fail, on each file system")
+var powerPoints = flag.Int("points", 16, "at how many points TestPowerReplay has the power fail, on each file system")
 
 // TestPowerReplay does random things on a store whose device's writes are logged,
 // and rebuilds the device as it may be if the power fails amid one of them: with
@@ -30,7 +30,13 @@ func TestPowerReplay(t *testing.T) {
 					r.step(step)
 					step++
 				}
-				c, at := r.stepAndCut(rec, p, &step)
+				do := func() { r.step(step); step++ }
+				if r.rng.IntN(2) == 0 {
+					if flush := r.flushesLittle(); flush != nil {
+						do = flush
+					}
+				}
+				c, at := r.doAndCut(rec, p, do)
 				if c.begun && !c.done {
 					amid++
 				}
@@ -65,15 +71,57 @@ func TestPowerReplayNewStore(t *testing.T) {
 	}
 }
 
-// stepAndCut does a step, mostly one that writes something, and chooses a position
-// of the log amid it or after it.
-func (r *random) stepAndCut(rec *recorder, p *replay, step *int) (*cut, int64) {
+const little = "flush a little"
+
+// flushesLittle has a file of which the store's journal has something, and returns
+// what has it get one more record. It is nil if the VM has no file.
+func (r *random) flushesLittle() func() {
+	if r.vms[r.vm] == nil {
+		r.vm = pick(r.rng, r.vms)
+	}
+	name := pick(r.rng, r.vms[r.vm].files)
+	if name == "" {
+		return nil
+	}
+	path := filepath.Join(r.m.path(r.vm), name)
+	if m := r.vms[r.vm].files[name]; len(m.data) < 1<<20 {
+		require.NoError(r, os.Truncate(path, 1<<20))
+		m.truncate(1 << 20)
+	}
+	flush := func() { r.flushLittle(path, r.vms[r.vm].files[name]) }
+	for range 4 + r.rng.IntN(12) {
+		flush()
+	}
+	return func() {
+		flush()
+		r.what = little
+	}
+}
+
+// flushLittle writes a few blocks within a file, and has them made durable.
+func (r *random) flushLittle(path string, m *modelFile) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(r, err)
+	defer f.Close()
+	b := make([]byte, (1+r.rng.IntN(3))*modelBlock)
+	for i := range b {
+		b[i] = byte(r.rng.Uint32() | 1)
+	}
+	off := r.rng.IntN((len(m.data)-len(b))/modelBlock) * modelBlock
+	writeAt(r, f, b, int64(off))
+	m.write(off, b)
+	require.NoError(r, unix.Fdatasync(int(f.Fd())))
+	m.flushed()
+}
+
+// doAndCut does something, mostly what writes something, and chooses a position of
+// the log amid it or after it.
+func (r *random) doAndCut(rec *recorder, p *replay, do func()) (*cut, int64) {
 	for tries := 0; ; tries++ {
 		writeBackSome(r, r)
 		c := &cut{before: cloneVMs(r.vms)}
 		from := rec.position()
-		r.step(*step)
-		*step++
+		do()
 		to := rec.position()
 		c.after, c.what, c.vm = cloneVMs(r.vms), r.what, r.vm
 		writeBackSome(r, r)
@@ -82,6 +130,9 @@ func (r *random) stepAndCut(rec *recorder, p *replay, step *int) (*cut, int64) {
 			continue
 		}
 		at := points[r.rng.IntN(len(points))]
+		if r.what == little && r.rng.IntN(2) == 0 { // that was just answered
+			at = to
+		}
 		if r.what == "destroy" { // removes one thing after the other
 			at = max(at, to)
 		}

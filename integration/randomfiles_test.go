@@ -116,7 +116,11 @@ func (r *random) truncate(dir string, vm *modelVM) string {
 
 func (r *random) fsync(dir string, vm *modelVM) string {
 	return r.onFile(dir, vm, 0, func(f *os.File, m *modelFile) string {
-		require.NoError(r, f.Sync())
+		if r.rng.IntN(2) == 0 {
+			require.NoError(r, unix.Fdatasync(int(f.Fd())))
+		} else {
+			require.NoError(r, f.Sync())
+		}
 		m.flushed()
 		return ""
 	})
