@@ -90,7 +90,7 @@ func (m *mender) mendDamage(q *quarantine, err error) error {
 			len(gap.lost), journalBlocks)
 		known := m.catalog.store
 		known.JournalGap = gap.until
-		file, records, release, err := findJournal(m.dir, known)
+		file, records, release, err := loadJournal(m.dir, known)
 		if err != nil {
 			return err
 		}
