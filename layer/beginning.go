@@ -145,9 +145,9 @@ func (b *beginning) write(path string) error {
 
 // findings are what a repair tells of a restore.
 func (r RestoreReport) findings() []Finding {
-	all := []Finding{{indexName, fmt.Sprintf("was damaged; it is made anew from %s, and the old one is in %s", r.From, r.Aside)}}
+	all := []Finding{{Object: indexName, Text: fmt.Sprintf("was damaged; it is made anew from %s, and the old one is in %s", r.From, r.Aside)}}
 	if r.Unknown > 0 {
-		all = append(all, Finding{layersName, fmt.Sprintf("%d files of what was made since, %s, are in %s", r.Unknown, bytesText(r.Bytes), r.Aside)})
+		all = append(all, Finding{Object: layersName, Text: fmt.Sprintf("%d files of what was made since, %s, are in %s", r.Unknown, bytesText(r.Bytes), r.Aside)})
 	}
 	return append(append(all, r.Done...), r.States...)
 }

@@ -46,6 +46,8 @@ type storeRecord struct {
 	// JournalMark says that it has a mark: that of a version without has none.
 	JournalMark bool `json:"journalMark,omitempty"`
 	JournalKept bool `json:"journalKept,omitempty"` // some of its records are in journal.kept
+	// Lost is what a repair could not save, for the next start to log.
+	Lost []Finding `json:"lost,omitempty"`
 }
 
 type attrRecord struct {

@@ -19,6 +19,8 @@ import (
 type Finding struct {
 	Object string `json:"object"` // what it is about: a VM's file, a snapshot, a layer, a path in the store
 	Text   string `json:"text"`
+	// Ranges are all that the text names the first of: bytes of the object, from the first of a pair up to the second.
+	Ranges [][2]int64 `json:"ranges,omitempty"`
 }
 
 // Report is what a check found, and how much it looked at. Bytes: data that layers hold.
@@ -32,6 +34,7 @@ type Report struct {
 	Bytes     int64     `json:"bytes"`
 	Notes     []Finding `json:"notes"`    // what is no damage, and worth a word
 	Repaired  []Finding `json:"repaired"` // by Repair: what it did. Findings is what stays
+	Lost      []Finding `json:"lost"`     // by Repair: what is lost, or may be, and is noted nowhere in the store: told this once
 	Unread    bool      `json:"unread"`   // the index can't be read, so nothing else was looked at
 }
 
@@ -131,7 +134,7 @@ func (k *check) listFiles() error {
 		return err
 	}
 	for _, f := range k.foreign {
-		finding := Finding{filepath.Join(indexName, f.Name), f.Text + "; the next mount, or a repair, puts it into " + quarantineName}
+		finding := Finding{Object: filepath.Join(indexName, f.Name), Text: f.Text + "; the next mount, or a repair, puts it into " + quarantineName}
 		if f.Foreign {
 			k.Findings = append(k.Findings, finding)
 		} else {
@@ -313,7 +316,7 @@ func (k *check) noteReaders(fresh map[LayerID]lostBlocks) error {
 	}
 	losses, err := (&offline{dir: k.dir, index: k.index, catalog: &c, tree: t}).losses()
 	for _, l := range losses {
-		k.Notes = append(k.Notes, Finding{l.name, fmt.Sprintf("has lost %s with that: bytes %s; what of it does not read as an error yet, but as zeros, does after `snapfs check %s --repair`",
+		k.Notes = append(k.Notes, Finding{Object: l.name, Ranges: l.ranges, Text: fmt.Sprintf("has lost %s with that: bytes %s; what of it does not read as an error yet, but as zeros, does after `snapfs check %s --repair`",
 			bytesText(l.bytes()), rangesText(l.ranges), k.dir)})
 	}
 	return err

@@ -36,6 +36,7 @@ func crashedJournaled(t *testing.T) (dir string, want []byte) {
 	require.NoError(t, err)
 	defer data.Close()
 	require.NoError(t, data.Truncate(blockSize))
+	rebooted(t, dir)
 	want = content(t, f)
 	require.NoError(t, s.Close()) // or it would go on beside the faults
 	return dir, want

@@ -140,7 +140,7 @@ func (j *journalFile) beginMark() (err error) {
 			return err
 		}
 	}
-	err = j.mark.begin(journalMark{id: j.id, generation: j.generation, tail: j.first, next: j.first})
+	err = j.mark.begin(journalMark{id: j.id, generation: j.generation, tail: j.first, next: j.first, run: thisRun(j.dir)})
 	if err == nil && !j.marked {
 		err = syncDirectory(j.dir)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -224,6 +225,23 @@ func (s *Store) resumeJournal(c *catalog, records []journalRecord) error {
 	}
 	j.ask()
 	return nil
+}
+
+// logLost has the log say what a repair could not save. A crash before it is forgotten has it said twice.
+func (s *Store) logLost(c *catalog) error {
+	if len(c.store.Lost) == 0 {
+		return nil
+	}
+	for _, f := range c.store.Lost {
+		vm, _, _ := strings.Cut(f.Object, "/")
+		if s.vmsByName[vm] == nil {
+			vm = ""
+		}
+		s.opts.Event(vm, "flushes-lost", "object", f.Object, "what", f.Text)
+	}
+	return s.update(func(tx *blockmap.Tx) error {
+		return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Lost = nil })
+	})
 }
 
 // readJournal reads the journal, before a start cleans anything up: where it is refused, what is there is left to a repair.

@@ -3,7 +3,8 @@ package layer
 // Whom it strikes that the journal is lost, as far as can be known. A guest's flush that is in the journal, and not in the index
 // yet, is at most some seconds old; its blocks are in the data file of the file's head as well, as far as that survived. So it is
 // files whose head was written to shortly before the end; where its data file holds blocks that the index does not know, those
-// are what is lost for sure if the guest had flushed them, and else nothing that anybody was promised.
+// are what is lost for sure if the guest had flushed them, and else nothing that anybody was promised. What was written over
+// blocks that the index knows is in the data file if the host went on, and may be lost, wherever it was, if the host went down.
 
 import (
 	"fmt"
@@ -99,14 +100,32 @@ func (l *loser) add(from, to int64) {
 	l.ranges = append(l.ranges, [2]int64{from, to})
 }
 
-// finding says what it may be that a file has lost, or will have; where is where that is.
-func (l loser) finding(where string) Finding {
-	text := "was written to at " + l.written.UTC().Format(time.RFC3339) + ", shortly before the end"
-	if l.blocks == 0 {
-		return Finding{l.name, text + ": what its guest had flushed then is there if only snapfs was killed, and may be lost if the host went down"}
+// finding says what a file has lost, or may have; where is where that is which is known. What overwrote blocks that the index
+// knows is lost without a trace, unless the host went on: then the data file has it.
+func (l loser) finding(where string, wentOn bool) Finding {
+	text := "was written to at " + l.written.UTC().Format(time.RFC3339) + ", shortly before the end: "
+	known := fmt.Sprintf("up to %s %s: bytes %s", bytesText(l.blocks*blockSize), where, rangesText(l.ranges))
+	switch {
+	case wentOn:
+		text += "of what its guest had flushed then, " + known
+	case l.blocks == 0:
+		text += "anything that its guest had flushed in the last seconds before may be lost"
+	default:
+		text += "anything that its guest had flushed in the last seconds before may be lost; what is known is that of it " + known
 	}
-	return Finding{l.name, fmt.Sprintf("%s: of what its guest had flushed then, up to %s %s: bytes %s",
-		text, bytesText(l.blocks*blockSize), where, rangesText(l.ranges))}
+	return Finding{Object: l.name, Text: text, Ranges: l.ranges}
+}
+
+// loserFindings are those of all losers. Where the host went on, who has none of the ranges has lost nothing.
+func (o *offline) loserFindings(left []journalRecord, where string) (all []Finding, err error) {
+	wentOn := o.hostWentOn()
+	losers, err := o.losers(left)
+	for _, l := range losers {
+		if l.blocks > 0 || !wentOn {
+			all = append(all, l.finding(where, wentOn))
+		}
+	}
+	return all, err
 }
 
 // noteLosers names those of a journal that can't be read as a whole.
@@ -114,17 +133,13 @@ func (k *check) noteLosers() error {
 	if k.tree == nil {
 		return nil
 	}
-	losers, err := k.losers(nil)
-	for _, l := range losers {
-		k.Notes = append(k.Notes, l.finding("is in the journal alone"))
-	}
+	found, err := k.loserFindings(nil, "is in the journal alone")
+	k.Notes = append(k.Notes, found...)
 	return err
 }
 
 func (m *mender) tellLosers(left []journalRecord) error {
-	losers, err := m.losers(left)
-	for _, l := range losers {
-		m.done = append(m.done, l.finding("is lost, so that its file system is to be checked"))
-	}
+	found, err := m.loserFindings(left, "is lost, so that its file system is to be checked")
+	m.lost = append(m.lost, found...)
 	return err
 }

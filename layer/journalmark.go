@@ -31,6 +31,7 @@ const (
 	markSecond  = 4096 // where the other slot is: they never share a page
 	markSum     = markSlot - 4
 	markWriting = 48 // numbers that a slot takes
+	markRun     = 16 + 5*8 + markWriting*8
 )
 
 // journalMark says which records are on disk.
@@ -42,6 +43,7 @@ type journalMark struct {
 	next       uint64   // those before it were on disk
 	unfinished int      // but for so many,
 	writing    [markWriting]uint64
+	run        hostRun // in which the key was made: no record of an earlier one was needed then
 }
 
 // newer says whether m was made after another one of the same journal.
@@ -75,6 +77,7 @@ func (m *journalMark) encode(p []byte) {
 		b = binary.LittleEndian.AppendUint64(b, n)
 	}
 	clear(p[len(b):markSum])
+	copy(p[markRun:], m.run[:])
 	binary.LittleEndian.PutUint32(p[markSum:], crc32.Checksum(p[:markSum], castagnoli))
 }
 
@@ -84,7 +87,7 @@ func decodeMark(p []byte) (m journalMark, ok bool) {
 	if crc32.Checksum(p[:markSum], castagnoli) != binary.LittleEndian.Uint32(p[markSum:]) || u(4) > markWriting {
 		return m, false
 	}
-	m = journalMark{id: [16]byte(p), generation: u(0), count: u(1), tail: u(2), next: u(3), unfinished: int(u(4))}
+	m = journalMark{id: [16]byte(p), generation: u(0), count: u(1), tail: u(2), next: u(3), unfinished: int(u(4)), run: hostRun(p[markRun:])}
 	for i := range m.unfinished {
 		m.writing[i] = u(5 + i)
 	}
@@ -177,7 +180,7 @@ func (f *markFile) write(m *journalMark) error {
 	if !m.newer(&f.last) {
 		return nil
 	}
-	m.id = f.last.id
+	m.id, m.run = f.last.id, f.last.run
 	m.encode(f.p)
 	if err := writeAt(f.file, f.p, f.slot); err != nil {
 		return fmt.Errorf("write %s: %w", f.file.Name(), err)

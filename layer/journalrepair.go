@@ -82,12 +82,11 @@ func (m *mender) mendDamage(q *quarantine, err error) error {
 	}
 	var kept errKept
 	if errors.As(err, &kept) {
+		m.lost = append(m.lost, Finding{Object: journalName, Text: kept.Error()})
 		return m.drop(q, keptName, func(r *storeRecord) { r.JournalKept = false }, "%v", kept)
 	}
 	var gap journalGap
 	if errors.As(err, &gap) {
-		m.did(journalName, "%d of its records cannot be read: of each, up to %d blocks that a guest had flushed in the last seconds are lost; the others are used",
-			len(gap.lost), journalBlocks)
 		known := m.catalog.store
 		known.JournalGap = gap.until
 		file, records, release, err := loadJournal(m.dir, known)
@@ -96,7 +95,7 @@ func (m *mender) mendDamage(q *quarantine, err error) error {
 		}
 		defer release()
 		file.close()
-		if err := m.tellLosers(records); err != nil {
+		if err := m.goOnAfter(gap, records); err != nil {
 			return err
 		}
 		return m.setJournal(func(r *storeRecord) { r.JournalGap = gap.until })
@@ -107,15 +106,19 @@ func (m *mender) mendDamage(q *quarantine, err error) error {
 	} else if there {
 		what = fmt.Sprintf("was damaged, and is in %s now", q.name)
 	}
+	text := "%s; unless the store was unmounted in an orderly way, what guests had flushed in the last seconds may be lost"
+	if m.hostWentOn() {
+		text = "%s; " + wentOnText + ", but for blocks that the journal alone knew of"
+	}
+	if err := m.tellLosers(nil); err != nil { // before the mark is gone
+		return err
+	}
 	for _, name := range []string{markName, keptName} {
 		if _, err := q.takeJournal(name); err != nil {
 			return err
 		}
 	}
-	m.did(journalName, "%s; unless the store was unmounted in an orderly way, what guests had flushed in the last seconds is lost", what)
-	if err := m.tellLosers(nil); err != nil {
-		return err
-	}
+	m.did(journalName, text, what)
 	return m.setJournal((*storeRecord).dropJournal)
 }
 
@@ -143,15 +146,67 @@ func (r *storeRecord) dropJournal() {
 
 func (m *mender) setJournal(change func(*storeRecord)) error {
 	return commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {
-		return edit(tx, []byte{tableMeta}, change)
+		return edit(tx, []byte{tableMeta}, func(r *storeRecord) {
+			change(r)
+			for _, f := range m.lost {
+				f.Ranges = nil // the report has them all
+				if !slices.ContainsFunc(r.Lost, func(o Finding) bool { return o.Text == f.Text && o.Object == f.Object }) {
+					r.Lost = append(r.Lost, f)
+				}
+			}
+		})
 	}))
 }
 
-// writeBack does to a head that is about to be sealed what a start would have done: what the journal has of it is written to
-// it, below the file's size in bytes.
+const wentOnText = "the host has not gone down since, so that the data files have what guests had flushed"
+
+// goOnAfter has the records that are left be used: by the next mount, which writes them to their layers. What it wrote there
+// would be older than what is in the data files, and was promised, if the host went on.
+func (m *mender) goOnAfter(gap journalGap, left []journalRecord) error {
+	if !m.hostWentOn() {
+		n := len(gap.lost)
+		m.did(journalName, "%d of its records cannot be read: of each, up to %d blocks that a guest had flushed in the last seconds are lost, up to %s in all; the others are used",
+			n, journalBlocks, bytesText(int64(n)*journalBlocks*blockSize))
+		return m.tellLosers(left)
+	}
+	for _, f := range m.catalog.files {
+		if l := m.tree.layer(f.Head); l != nil && !f.Unlinked {
+			if err := m.takeOver(l, f.Size, left); err != nil {
+				return err
+			}
+		}
+	}
+	m.did(journalName, "%d of its records cannot be read, and the others are used; %s, but for blocks that these records alone knew of", len(gap.lost), wentOnText)
+	return m.tellLosers(left)
+}
+
+// takeOver has the index know of the blocks that records name of a head, as they are in its data file.
 //
-//	write, sync                                 crash: the journal's records are needed as before
+//	write what it lacks, sync                   crash: the journal's records are needed as before
 //	commit the blocks, and then the position    crash: the same
+func (m *mender) takeOver(l *layer, size int64, records []journalRecord) error {
+	records = m.needed(l, records)
+	if len(records) == 0 {
+		return nil
+	}
+	if err := m.writeRecords(l, size, records, true); err != nil {
+		return err
+	}
+	return m.holdRecords(l, size, records)
+}
+
+// needed are the records of a head that it still needs.
+func (o *offline) needed(l *layer, records []journalRecord) (found []journalRecord) {
+	for _, r := range records {
+		if r.layer == l.id && r.number >= o.catalog.layers[l.id].Journal {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// writeBack does to a head that is about to be sealed what a start would have done: what the journal has of it is written to
+// it, below the file's size in bytes. A crash leaves what takeOver does.
 func (m *mender) writeBack(l *layer, size int64) error {
 	if m.catalog.store.Journal == "" {
 		return nil
@@ -162,42 +217,60 @@ func (m *mender) writeBack(l *layer, size int64) error {
 	}
 	defer release()
 	file.close()
-	var blocks []uint64
-	after, known := uint64(0), m.catalog.layers[l.id].Journal
-	for _, r := range records {
-		if r.layer != l.id || r.number < known {
-			continue
-		}
-		if err := m.writeRecord(r, size); err != nil {
-			m.did(layerName(l.id), "what the journal has of it could not be written to it: %v", err)
-			return nil
-		}
-		blocks, after = append(blocks, r.blocks...), r.number+1
-	}
-	if after == 0 {
+	records = m.needed(l, records)
+	if len(records) == 0 {
 		return nil
+	}
+	if err := m.writeRecords(l, size, records, false); err != nil {
+		m.did(layerName(l.id), "what the journal has of it could not be written to it: %v", err)
+		return nil
+	}
+	return m.holdRecords(l, size, records)
+}
+
+// holdRecords has the index know of the records' blocks, which are in the layer's data file, and not need the records.
+func (m *mender) holdRecords(l *layer, size int64, records []journalRecord) error {
+	var blocks []uint64
+	for _, r := range records {
+		blocks = append(blocks, r.blocks...)
 	}
 	blocks = slices.DeleteFunc(blocks, func(b uint64) bool { return int64(b)*blockSize >= size })
 	if err := inSteps(m.index, blocks, func(tx *blockmap.Tx, b uint64) error { return m.hold(tx, l, b) }); err != nil {
 		return err
 	}
 	return commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {
-		return edit(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) { r.HasFile, r.Journal = true, after })
+		return edit(tx, catalogKey(tableLayer, l.id), func(r *layerRecord) {
+			r.HasFile, r.Journal = true, records[len(records)-1].number+1
+		})
 	}))
 }
 
-// writeRecord writes a record's blocks to its layer's data file.
-func (o *offline) writeRecord(r journalRecord, size int64) error {
-	f, err := openFile(o.path(layersName, r.layer), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW)
+// writeRecords writes records to their layer's data file: all, or those blocks that it does not have.
+func (o *offline) writeRecords(l *layer, size int64, records []journalRecord, missing bool) error {
+	f, err := openFile(o.path(layersName, l.id), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW)
 	if err != nil {
 		return err
 	}
-	for i, b := range r.blocks {
-		if off := int64(b) * blockSize; off < size && err == nil {
-			_, err = f.WriteAt(r.data[i*blockSize:(i+1)*blockSize], off)
+	if missing { // the newest first, whose blocks the older ones then find there
+		records = slices.Clone(records)
+		slices.Reverse(records)
+	}
+	for _, r := range records {
+		for i, b := range r.blocks {
+			off := int64(b) * blockSize
+			if off >= size || err != nil {
+				continue
+			}
+			at := int64(-1) // of data in the file from there on
+			if missing {
+				at, err = seek(f, off, unix.SEEK_DATA, -1)
+			}
+			if err == nil && (at < 0 || at >= off+blockSize) {
+				_, err = f.WriteAt(r.data[i*blockSize:(i+1)*blockSize], off)
+			}
 		}
 	}
-	return errors.Join(err, syncFile(f), f.Close())
+	return errors.Join(err, syncFile(f), f.Close(), syncDirectory(filepath.Join(o.dir, layersName)))
 }
 
 // hold has the index know that a layer holds a block.

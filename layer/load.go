@@ -144,6 +144,9 @@ func (s *Store) load() error {
 	if err := s.resumeJournal(c, records); err != nil {
 		return err
 	}
+	if err := s.logLost(c); err != nil {
+		return err
+	}
 	if err := s.loadRequests(); err != nil {
 		return err
 	}

@@ -132,7 +132,7 @@ func (l loss) finding() Finding {
 	if l.snapshot == 0 {
 		b.WriteString(" until they are written anew")
 	}
-	return Finding{Object: l.name, Text: b.String()}
+	return Finding{Object: l.name, Text: b.String(), Ranges: l.ranges}
 }
 
 // rangesText names ranges of bytes, the first few of many.

@@ -21,6 +21,7 @@ type mender struct {
 	cause  string // of losses, for the warnings of snapshots
 	quiet  bool   // what is only counted or noted is not worth a line
 	done   []Finding
+	lost   []Finding // what could not be saved, and the store does not note
 	states []Finding // files that are suspect
 }
 

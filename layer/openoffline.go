@@ -77,7 +77,7 @@ func withIndex(dir string, q *quarantine, done *[]Finding, fn func(*offline) err
 		Aside: func(f blockmap.Stray) error {
 			err := q.takeStray(f)
 			if err == nil {
-				*done = append(*done, Finding{filepath.Join(indexName, f.Name), f.Text + ": it is in " + q.name + " now"})
+				*done = append(*done, Finding{Object: filepath.Join(indexName, f.Name), Text: f.Text + ": it is in " + q.name + " now"})
 			}
 			return err
 		},

@@ -19,17 +19,17 @@ import (
 )
 
 // Repair is Check, but for that it sets right what it finds. The report's findings are what stays: what is lost, to whom,
-// and what a repair can do nothing about.
+// and what a repair can do nothing about; Lost is what beside them it could not save.
 func Repair(dir string) (report Report, err error) {
 	q := &quarantine{store: dir}
-	var done []Finding
+	var done, lost []Finding
 	if err := repairFormat(dir, q, &done); err != nil {
 		return report, err
 	}
 	repair := func(o *offline) error {
 		m := &mender{offline: o, cause: "found by a repair"}
 		err := m.repair(q)
-		done = append(done, m.done...)
+		done, lost = append(done, m.done...), append(lost, m.lost...)
 		if err == nil {
 			report, err = o.check()
 		}
@@ -49,7 +49,7 @@ func Repair(dir string) (report Report, err error) {
 		}
 	}
 	err = damageFound(dir, &report, err)
-	report.Repaired = done
+	report.Repaired, report.Lost = done, lost
 	return report, err
 }
 
@@ -109,7 +109,7 @@ func repairFormat(dir string, q *quarantine, done *[]Finding) error {
 	if err := writeFormat(dir, newestFormat); err != nil {
 		return err
 	}
-	*done = append(*done, Finding{formatName, fmt.Sprintf("%s; it is made anew, for version %d", what, newestFormat)})
+	*done = append(*done, Finding{Object: formatName, Text: fmt.Sprintf("%s; it is made anew, for version %d", what, newestFormat)})
 	return nil
 }
 
@@ -132,6 +132,6 @@ func repairCounter(dir string, q *quarantine, done *[]Finding) error {
 	if err := blockmap.MakeCounter(path, filepath.Join(dir, indexName)); err != nil {
 		return indexDamage{err}
 	}
-	*done = append(*done, Finding{commitsName, what + "; it is made anew, from the index, so that nobody knows whether the last commits are missing there"})
+	*done = append(*done, Finding{Object: commitsName, Text: what + "; it is made anew, from the index, so that nobody knows whether the last commits are missing there"})
 	return nil
 }

@@ -26,6 +26,7 @@ func repaired(t *testing.T, dir string) Report {
 	second, err := Repair(dir)
 	require.NoError(t, err)
 	require.Empty(t, second.Repaired)
+	require.Empty(t, second.Lost, "told once")
 	require.Equal(t, first.Findings, second.Findings)
 	check, err := Check(dir)
 	require.NoError(t, err)
@@ -378,7 +379,7 @@ func TestRepairOfMemory(t *testing.T) {
 	})
 	report := repaired(t, s.dir)
 	require.Empty(t, report.Findings)
-	require.Equal(t, []Finding{{"web@s", "its memory is there packed"}}, report.Repaired)
+	require.Equal(t, []Finding{{Object: "web@s", Text: "its memory is there packed"}}, report.Repaired)
 	for name := range filesIn(t, filepath.Join(s.dir, imagesName)) {
 		require.NoError(t, os.Remove(filepath.Join(s.dir, imagesName, name)))
 	}

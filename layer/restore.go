@@ -180,7 +180,7 @@ func (r *restore) buildFrom(backups []backupFile) error {
 		case Errno(err) == syscall.ENOSPC:
 			return err
 		}
-		r.report.Skipped = append(r.report.Skipped, Finding{name, err.Error()})
+		r.report.Skipped = append(r.report.Skipped, Finding{Object: name, Text: err.Error()})
 	}
 	first, more := r.report.Skipped[0], ""
 	if n := len(backups) - 1; n > 0 {

@@ -21,7 +21,7 @@ func (a *app) checkCmd() *cobra.Command {
 With --repair, what can be set right is: counts, lists and checksums are made anew; files that are not the store's go to
 STORE/quarantine; blocks that a data file has lost are noted, so that to read them is an error, and never zeros, until they
 are written anew. What no repair brings back is named as long as somebody lacks it: the VM, the file or snapshot, and which
-bytes. Checksums that are lost are made anew of what the data is then. An index whose log is damaged is made anew of what is
+bytes; what a damaged journal took with it, which reads as it was before, is named once. Checksums that are lost are made anew of what the data is then. An index whose log is damaged is made anew of what is
 sound before the damage, if that is newer than all backups; of an index that is damaged otherwise see ` + "`snapfs restore-index`" + `.
 
 Exit code 0: nothing is wrong, or not any more. 1: something is, or is lost.`,
@@ -49,6 +49,7 @@ func (a *app) check(dir string, repair, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	report.Findings = append(report.Findings, report.Lost...)
 	if asJSON {
 		if err := writeJSON(a.stdout, jsonReport(report)); err != nil {
 			return err
@@ -117,8 +118,9 @@ func showFindings(w io.Writer, label string, findings []layer.Finding) {
 
 // finding is a layer.Finding under the names of its JSON.
 type finding struct {
-	Object string `json:"object"`
-	Text   string `json:"text"`
+	Object string     `json:"object"`
+	Text   string     `json:"text"`
+	Ranges [][2]int64 `json:"ranges,omitempty"`
 }
 
 func jsonFindings(all []layer.Finding) []finding {

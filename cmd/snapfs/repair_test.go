@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,4 +83,47 @@ func TestRestoreIndex(t *testing.T) {
 	require.Contains(t, refused(t, "restore-index", missing), "no such file")
 	require.NoError(t, os.RemoveAll(filepath.Join(store, "backup")))
 	require.Contains(t, refused(t, "restore-index", store), "has no backup of its index")
+}
+
+// A journal that is lost, with its mark, may have taken with it what a guest had flushed: a repair says so once, with all ranges,
+// and the next mount's log does.
+func TestRepairOfALostJournal(t *testing.T) {
+	store, point := newMount(t, "--reserve=1MiB")
+	dir := newVM(t, point, "web", "hello")
+	done(t, "create", dir, "one")
+	disk, err := os.OpenFile(filepath.Join(dir, "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	at := int64(800 << 10)
+	require.Eventually(t, func() bool {
+		_, err := disk.WriteAt([]byte("again"), at)
+		at += 4096
+		require.NoError(t, err)
+		require.NoError(t, unix.Fdatasync(int(disk.Fd())))
+		_, err = os.Stat(filepath.Join(store, "journal.mark"))
+		return err == nil
+	}, time.Minute, 10*time.Millisecond)
+	require.NoError(t, disk.Close())
+	done(t, "umount", point)
+	heads, err := filepath.Glob(filepath.Join(store, "layers", "*"))
+	require.NoError(t, err)
+	head, err := os.OpenFile(heads[len(heads)-1], os.O_RDWR, 0) // as if a guest had written there, and the index knew nothing
+	require.NoError(t, err)
+	var ranges []string
+	for at := int64(8192); at < 8192+20*8192; at += 8192 {
+		_, err := head.WriteAt(make([]byte, 4096), at)
+		require.NoError(t, err)
+		ranges = append(ranges, fmt.Sprintf("[%d,%d]", at, at+4096))
+	}
+	require.NoError(t, head.Close())
+	for _, name := range []string{"journal", "journal.mark"} {
+		require.NoError(t, os.Remove(filepath.Join(store, name)))
+	}
+	code, stdout, stderr := snapfs("check", store, "--repair", "--json")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "1 finding that a repair does not mend")
+	require.Contains(t, stdout, `"findings":[{"object":"web/root.img","text":"was written to at `)
+	require.Contains(t, stdout, `"ranges":[`+strings.Join(ranges, ",")+`]`)
+	done(t, "check", store, "--repair")
+	mount(t, store, point)
+	require.Contains(t, done(t, "log", dir), "flushes-lost")
 }
