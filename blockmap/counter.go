@@ -137,9 +137,9 @@ func slotSound(slot *[slotSize]byte) bool {
 }
 
 // MakeCounter makes that file anew for an index that is whole and not open. Whether commits at its end are lost is what
-// only the old file knew.
-func MakeCounter(path, index string) error {
-	x, err := Open(index, Options{})
+// only the old file knew. Of o, only Aside is used.
+func MakeCounter(path, index string, o Options) error {
+	x, err := Open(index, Options{Aside: o.Aside})
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (x *Index) verifyCounter(path string, found bool) error {
 	case !found && mark == nil:
 		return c.create(path, x.committed)
 	case !found:
-		return fmt.Errorf("%w: %s is missing or unreadable", ErrNoCounter, path)
+		return noCounter(path)
 	}
 	if err := c.verifyMark(mark, path); err != nil {
 		return err
@@ -199,10 +199,14 @@ func (x *Index) verifyCounter(path string, found bool) error {
 	return nil
 }
 
+func noCounter(path string) error {
+	return fmt.Errorf("%w: %s is missing or unreadable", ErrNoCounter, path)
+}
+
 // verifyMark compares the counter with the newest mark in an index.
 func (c *counter) verifyMark(mark []byte, path string) error {
 	if mark != nil && [16]byte(mark) != [16]byte(c.mark[:]) {
-		return fmt.Errorf("%w: it is not the one that %s belongs to", ErrDamaged, path)
+		return &ForeignError{Path: path, Index: [16]byte(mark), Counter: [16]byte(c.mark[:])}
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 		}
 	}()
 	if !o.Trusted {
-		if err := h.verify(dir, c, found, o.Aside); err != nil {
+		if err := h.verify(dir, c, found, o); err != nil {
 			return nil, err
 		}
 	}
@@ -137,23 +137,22 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 }
 
 // verify refuses an index that is damaged, and has set aside what lies in dir and is no part of it.
-func (h host) verify(dir string, c *counter, found bool, aside func(Stray) error) error {
-	var identity *[16]byte
-	if found {
-		identity = c.identity()
+func (h host) verify(dir string, c *counter, found bool, o Options) error {
+	if !found {
+		c = nil
 	}
-	s, err := h.survey(dir, identity)
+	s, err := h.survey(dir, c.identity())
 	if err != nil {
 		return err
 	}
-	number := uint64(0)
-	if found {
-		number = c.number()
+	err = s.verifyAll(c, o.Counter)
+	if err == nil && o.Counter != "" && !found && s.identity != nil {
+		err = noCounter(o.Counter)
 	}
-	if err := s.verify(number); err != nil {
+	if err != nil {
 		return err
 	}
-	strays := s.strays
+	aside, strays := o.Aside, s.strays
 	if len(s.unlisted) > 0 && aside != nil {
 		strays = s.judged(dir)
 	}

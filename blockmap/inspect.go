@@ -10,6 +10,7 @@ package blockmap
 //   - the last commit of all is not before the one that the counter names.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,10 +40,13 @@ var (
 type survey struct {
 	dir      string
 	tables   map[uint64]badger.TableManifest
-	unlisted []string // tables that the list does not have
-	stored   uint64   // the last commit that is in a table
+	unlisted []string  // tables that the list does not have
+	marks    []mark    // of the tables that have one
+	identity *[16]byte // of the index, as its marks have it; nil: it has none
+	stored   uint64    // the last commit that is in a table
 	logs     []soundLog
 	last     uint64 // the last commit that is there, with all before it
+	foreign  string // the first log of another index
 	unread   string // the first log in which there is something, but no commit
 	bare     string // the first log that has no commits
 	strays   []Stray
@@ -63,21 +67,16 @@ type Stray struct {
 	Foreign bool   // no crash leaves such
 }
 
-// survey looks at the index of that identity in dir; nil: it is not known. Damage to its list of tables and to those is an
+// survey looks at the index in dir, beside which lies the counter of an index of that identity; nil: it is not known. Damage to its list of tables and to those is an
 // error, for without them there is nothing; damage to its logs is in what it returns.
-func (h host) survey(dir string, identity *[16]byte) (*survey, error) {
+func (h host) survey(dir string, counter *[16]byte) (*survey, error) {
 	tables, err := h.tablesOf(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &survey{dir: dir, tables: tables}
 	for id := range tables {
-		err := h.withFile(table.NewFilename(id, dir), func(data []byte) error {
-			newest, err := verifyTable(data)
-			s.stored = max(s.stored, newest)
-			return err
-		})
-		if err != nil {
+		if err := h.surveyTable(table.NewFilename(id, dir), s); err != nil {
 			return nil, err
 		}
 	}
@@ -85,7 +84,26 @@ func (h host) survey(dir string, identity *[16]byte) (*survey, error) {
 	if err := s.listUnlisted(dir); err != nil {
 		return nil, err
 	}
-	return s, h.surveyLogs(dir, identity, s)
+	if err := s.identify(h, counter); err != nil {
+		return nil, err
+	}
+	return s, h.surveyLogs(dir, cmp.Or(s.identity, counter), s)
+}
+
+func (h host) surveyTable(name string, s *survey) error {
+	err := h.withFile(name, func(data []byte) error {
+		newest, err := verifyTable(data)
+		s.stored = max(s.stored, newest)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	identity, err := tableMark(name)
+	if identity != nil {
+		s.marks = append(s.marks, mark{name, *identity})
+	}
+	return err
 }
 
 // listUnlisted lists tables that are not on the list. What is not named as Badger names them, it would stumble over.

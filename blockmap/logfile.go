@@ -7,6 +7,7 @@ package blockmap
 //	entry: meta | user meta | length of key, of value, expiry (varints) | key | value | crc32c, 4 bytes, of all that
 
 import (
+	"cmp"
 	"encoding/binary"
 	"hash/crc32"
 	"strconv"
@@ -50,8 +51,9 @@ func scanLog(data []byte) (s logScan) {
 			if err != nil {
 				return s
 			}
-			if s.first == 0 {
-				s.first, s.identity = version, identity
+			s.first = cmp.Or(s.first, version)
+			if s.identity == nil {
+				s.identity = identity
 			}
 			s.last, s.end = version, at+size
 		case len(key) == len(markKey)+8 && key[0] == markKey[0] && len(value) == markSize: // the version is behind the key

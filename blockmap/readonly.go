@@ -22,8 +22,8 @@ var ErrReadOnly = errors.New("index is open for reading only")
 // part of the index.
 func OpenToRead(dir string, o Options) (*Index, []Stray, error) {
 	s, c, err := surveyOf(dir, o.Counter)
-	if err == nil && c != nil {
-		err = s.verify(c.number())
+	if err == nil {
+		err = s.verifyAll(c, o.Counter)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("open index: %w", err)
@@ -37,7 +37,7 @@ func OpenToRead(dir string, o Options) (*Index, []Stray, error) {
 	case err != nil:
 	case o.Counter == "" || c == nil && mark == nil: // none is kept, or it is new
 	case c == nil:
-		err = fmt.Errorf("%w: %s is missing or unreadable", ErrNoCounter, o.Counter)
+		err = noCounter(o.Counter)
 	default:
 		err = c.verifyMark(mark, o.Counter)
 	}

@@ -22,6 +22,11 @@ func OpenBeginning(dir string, o Options) (_ *Beginning, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if c != nil {
+		if err := s.verifyCounter(c.identity(), o.Counter); err != nil {
+			return nil, err
+		}
+	}
 	b := &Beginning{Commit: s.last, Made: s.last}
 	if c != nil {
 		b.Made = max(b.Made, c.number())

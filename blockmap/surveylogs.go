@@ -96,6 +96,7 @@ func (s *survey) addLog(path string, data []byte, identity *[16]byte) {
 		s.without(path)
 	case identity != nil && scan.identity != nil && !bytes.Equal(scan.identity, identity[:]):
 		s.stray(name, true, "is the log of another index")
+		s.foreign = cmp.Or(s.foreign, path)
 	case scan.last <= newest:
 		s.stray(name, true, "is a log whose commits, %d to %d, are in the logs before it", scan.first, scan.last)
 	case scan.last < s.stored:
@@ -127,6 +128,8 @@ func (s *survey) damaged(shown string) error {
 	}
 	n := len(s.logs)
 	switch {
+	case s.foreign != "":
+		return fmt.Errorf("%w: %s is the log of another index, and what came behind commit %d is missing: %s", ErrDamaged, s.foreign, s.last, shown)
 	case s.unread != "":
 		return fmt.Errorf("%w: %s is damaged from its beginning, behind commit %d: %s", ErrDamaged, s.unread, s.last, shown)
 	case n > 0:

@@ -8,15 +8,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
-	"github.com/dgraph-io/ristretto/v2/z"
 )
 
 // strays are a survey's, and the unlisted tables in which there is something that the index does not have.
@@ -77,11 +76,11 @@ func (x *Index) judge(path string) (text string, foreign bool, err error) {
 	case err != nil:
 		return "", false, err
 	}
-	f, err := z.OpenMmapFile(path, os.O_RDONLY, 0)
-	if err != nil {
+	t, err := openTable(path)
+	var why *fs.PathError
+	if errors.As(err, &why) {
 		return "", false, err
 	}
-	t, err := table.OpenTable(f, table.Options{ReadOnly: true, ChkMode: options.NoVerification, BlockSize: 4 << 10})
 	if err != nil {
 		return "is not on the list of tables, and cannot be read as one", true, nil
 	}

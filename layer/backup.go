@@ -76,7 +76,7 @@ func (b backupFile) verify(identity *[16]byte) error {
 	return err
 }
 
-// identityOf is that of a store's index, as the counter of commits has it; nil if that is not known.
+// identityOf is that of a store's index that can be opened, as the counter of commits has it; nil if that is not known.
 func identityOf(store string) *[16]byte {
 	identity, _, found, err := blockmap.ReadCounter(filepath.Join(store, commitsName))
 	if err != nil || !found {

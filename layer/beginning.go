@@ -26,7 +26,11 @@ type beginning struct {
 
 // openBeginning opens that of a store's index; nil if there is none that is of use, or nothing is damaged.
 func openBeginning(dir string) (*beginning, error) {
-	found, err := blockmap.OpenBeginning(filepath.Join(dir, indexName), blockmap.Options{Counter: filepath.Join(dir, commitsName)})
+	owner, err := ownerOf(dir)
+	if err != nil {
+		return nil, err
+	}
+	found, err := blockmap.OpenBeginning(filepath.Join(dir, indexName), blockmap.Options{Counter: owner.counter(dir)})
 	if err != nil || found == nil {
 		return nil, err
 	}
@@ -37,9 +41,8 @@ func openBeginning(dir string) (*beginning, error) {
 	}
 	b.later(o.catalog.newest())
 	backups, err := listBackups(dir)
-	identity := identityOf(dir)
 	for _, backup := range backups {
-		if backup.verify(identity) == nil {
+		if backup.verify(owner.identity) == nil {
 			b.best = backup.commit < b.Commit
 			if backup.commit <= b.Commit {
 				b.later(backup.at)

@@ -58,7 +58,11 @@ func damageFound(dir string, report *Report, err error) error {
 	if !errors.As(err, &damage) {
 		return err
 	}
-	*report = Report{Unread: true, Findings: []Finding{{Object: indexName, Text: damage.Error() + remedy(dir, damage)}}}
+	object := indexName
+	if hasForeignCounter(dir, damage) {
+		object = commitsName
+	}
+	*report = Report{Unread: true, Findings: []Finding{{Object: object, Text: damage.Error() + remedy(dir, damage)}}}
 	return nil
 }
 
@@ -66,6 +70,19 @@ func damageFound(dir string, report *Report, err error) error {
 func remedy(dir string, damage error) string {
 	if errors.Is(damage, blockmap.ErrNoCounter) {
 		return fmt.Sprintf("; `snapfs check %s --repair` makes it anew", dir)
+	}
+	owner, err := ownerOf(dir)
+	if err != nil {
+		return "; whose index it is can't be told: " + err.Error()
+	}
+	if foreign := new(*blockmap.ForeignError); errors.As(damage, foreign) {
+		switch {
+		case owner.foreignCounter:
+			return fmt.Sprintf("; %s is that of another store, the index is this one's, and `snapfs check %s --repair` makes %[1]s anew", commitsName, dir)
+		case owner.unknown:
+			return fmt.Sprintf("; nothing tells which is this one's, so that a repair changes nothing: put the right %s or %s in its place", commitsName, indexName)
+		}
+		return "; the index is that of another store, as the backups say" + backupRemedy(dir, owner)
 	}
 	if errors.Is(damage, blockmap.ErrDamaged) {
 		if b, err := openBeginning(dir); err == nil && b != nil {
@@ -75,13 +92,17 @@ func remedy(dir string, damage error) string {
 			}
 		}
 	}
+	return backupRemedy(dir, owner)
+}
+
+// backupRemedy says which backup there is to go back to.
+func backupRemedy(dir string, owner owner) string {
 	backups, err := listBackups(dir)
 	if err != nil || len(backups) == 0 {
 		return "; there is no backup of it in " + filepath.Join(dir, backupName)
 	}
-	identity := identityOf(dir)
 	for _, b := range backups {
-		if b.verify(identity) == nil {
+		if b.verify(owner.identity) == nil {
 			return fmt.Sprintf("; `snapfs restore-index %s` goes back to the backup of %s", dir, b.at.Format(time.RFC3339))
 		}
 	}

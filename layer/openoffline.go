@@ -55,7 +55,12 @@ func lockSound(dir string) (lock *os.File, err error) {
 
 // readIndex is lookInto in a store that is locked.
 func readIndex(dir string, fn func(*offline) error) error {
-	index, foreign, err := blockmap.OpenToRead(filepath.Join(dir, indexName), blockmap.Options{Counter: filepath.Join(dir, commitsName)})
+	return readIndexBy(dir, filepath.Join(dir, commitsName), fn)
+}
+
+// readIndexBy is readIndex with the counter of that path; empty: without.
+func readIndexBy(dir, counter string, fn func(*offline) error) error {
+	index, foreign, err := blockmap.OpenToRead(filepath.Join(dir, indexName), blockmap.Options{Counter: counter})
 	if errors.Is(err, syscall.ENOSPC) {
 		return Errorf(syscall.ENOSPC, "look into the index of store %s: there is no room for a copy of its logs, about 64 MiB; TMPDIR may name another directory: %w", dir, err)
 	}
@@ -74,13 +79,7 @@ func withIndex(dir string, q *quarantine, done *[]Finding, fn func(*offline) err
 	defer space.ballast.close()
 	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{
 		Room: space.room, Counter: filepath.Join(dir, commitsName),
-		Aside: func(f blockmap.Stray) error {
-			err := q.takeStray(f)
-			if err == nil {
-				*done = append(*done, Finding{Object: filepath.Join(indexName, f.Name), Text: f.Text + ": it is in " + q.name + " now"})
-			}
-			return err
-		},
+		Aside: q.takeIndexStray(done),
 	})
 	if errors.Is(err, blockmap.ErrFull) {
 		return indexError(err, "open the index of store "+dir)

@@ -81,6 +81,17 @@ func (q *quarantine) takeStray(f blockmap.Stray) error {
 	return errors.Join(q.take(filepath.Join(indexName, f.Name)), q.settle())
 }
 
+// takeIndexStray returns what is takeStray, and notes it in done.
+func (q *quarantine) takeIndexStray(done *[]Finding) func(blockmap.Stray) error {
+	return func(f blockmap.Stray) error {
+		err := q.takeStray(f)
+		if err == nil {
+			*done = append(*done, Finding{Object: filepath.Join(indexName, f.Name), Text: f.Text + ": it is in " + q.name + " now"})
+		}
+		return err
+	}
+}
+
 // settle makes durable what was taken.
 func (q *quarantine) settle() error {
 	if q.name == "" {

@@ -36,7 +36,7 @@ func Repair(dir string) (report Report, err error) {
 		return err
 	}
 	err = withOffline(dir, q, &done, repair)
-	if errors.Is(err, blockmap.ErrNoCounter) {
+	if errors.Is(err, blockmap.ErrNoCounter) || hasForeignCounter(dir, err) {
 		if err = repairCounter(dir, q, &done); err == nil {
 			err = withOffline(dir, q, &done, repair)
 		}
@@ -121,15 +121,22 @@ func repairCounter(dir string, q *quarantine, done *[]Finding) error {
 		return err
 	}
 	defer lock.Close()
+	if err := readIndexBy(dir, "", func(*offline) error { return nil }); err != nil {
+		return err // nothing to make it of
+	}
 	path := filepath.Join(dir, commitsName)
 	what := "was missing"
 	if _, err := os.Lstat(path); err == nil {
+		what = "was damaged"
+		if _, _, sound, err := blockmap.ReadCounter(path); err == nil && sound {
+			what = "was that of another store"
+		}
 		if err := errors.Join(q.take(commitsName), q.settle()); err != nil {
 			return err
 		}
-		what = "was damaged, and is in " + q.name + " now"
+		what += ", and is in " + q.name + " now"
 	}
-	if err := blockmap.MakeCounter(path, filepath.Join(dir, indexName)); err != nil {
+	if err := blockmap.MakeCounter(path, filepath.Join(dir, indexName), blockmap.Options{Aside: q.takeIndexStray(done)}); err != nil {
 		return indexDamage{err}
 	}
 	*done = append(*done, Finding{Object: commitsName, Text: what + "; it is made anew, from the index, so that nobody knows whether the last commits are missing there"})

@@ -56,7 +56,10 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	if err != nil {
 		return report, err
 	}
-	if !force && r.identity != nil && isSound(dir) {
+	if !force && r.owner.counted && isSound(dir, r.owner) {
+		if r.owner.foreignCounter {
+			return report, Errorf(unix.EINVAL, "the index of store %s is sound, and %s is that of another store: `snapfs check %[1]s --repair` makes that anew", dir, commitsName)
+		}
 		return report, Errorf(unix.EINVAL, "the index of store %s is sound: a restore would only take away what was made since the backup of %s; `snapfs restore-index %[1]s --force` does it all the same",
 			dir, backups[0].at.Format(time.RFC3339))
 	}
@@ -103,11 +106,11 @@ func lockForRestore(dir string) (*os.File, error) {
 
 // isSound says whether a store's index can be opened, and does not contradict itself. Without a counter of commits nobody
 // knows that.
-func isSound(dir string) (sound bool) {
+func isSound(dir string, w owner) (sound bool) {
 	if _, err := os.Stat(filepath.Join(dir, indexName)); err != nil {
 		return false // to open it would make it
 	}
-	err := readIndex(dir, func(o *offline) error {
+	err := readIndexBy(dir, w.counter(dir), func(o *offline) error {
 		k := &check{offline: o, files: make(map[LayerID]bool)}
 		err := errors.Join(k.checkCatalog(), k.checkRecords())
 		sound = err == nil && o.tree != nil && !o.catalog.store.Restoring && !k.unsound
@@ -132,22 +135,28 @@ func (s *Store) refuseRestored(r storeRecord) error {
 
 type restore struct {
 	dir       string
-	identity  *[16]byte // of the old index; nil if that is not known
-	after     uint64    // its commits had numbers up to this
-	made      uint64    // and this is the last of them that is known
-	beginning uint64    // the last commit of its sound beginning, if that is now a backup
+	owner     owner
+	after     uint64 // its commits had numbers up to this
+	made      uint64 // and this is the last of them that is known
+	beginning uint64 // the last commit of its sound beginning, if that is now a backup
 	aside     *quarantine
 	report    *RestoreReport
 }
 
 // candidates are all backups, the newest first.
 func (r *restore) candidates() ([]backupFile, error) {
-	identity, number, found, err := blockmap.ReadCounter(filepath.Join(r.dir, commitsName))
+	_, number, _, err := blockmap.ReadCounter(filepath.Join(r.dir, commitsName))
+	if err == nil {
+		r.owner, err = ownerOf(r.dir)
+	}
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "read %s: %w", commitsName, err)
 	}
-	if r.after, r.made = number, number; found {
-		r.identity = &identity
+	if r.owner.unknown {
+		return nil, Errorf(syscall.EIO, "%s and the index of store %s are of different stores, and nothing tells which is this one's: put the right one in its place", commitsName, r.dir)
+	}
+	if !r.owner.foreignCounter {
+		r.after, r.made = number, number
 	}
 	backups, err := listBackups(r.dir)
 	if err != nil {
@@ -166,7 +175,7 @@ func (r *restore) candidates() ([]backupFile, error) {
 func (r *restore) buildFrom(backups []backupFile) error {
 	for _, b := range backups {
 		name := filepath.Join(backupName, filepath.Base(b.path))
-		err := b.verify(r.identity)
+		err := b.verify(r.owner.identity)
 		if err == nil {
 			err = r.build(b)
 		}
@@ -264,14 +273,14 @@ func (r *restore) exchange() error {
 
 // finish does what the new index asks of the store's other files, and says that it is done.
 func (r *restore) finish() error {
-	if r.identity == nil {
+	if !r.owner.counted || r.owner.foreignCounter {
 		path := filepath.Join(r.dir, commitsName)
 		if _, err := os.Lstat(path); err == nil {
 			if err := r.aside.take(commitsName); err != nil {
 				return err
 			}
 		}
-		if err := blockmap.MakeCounter(path, filepath.Join(r.dir, indexName)); err != nil {
+		if err := blockmap.MakeCounter(path, filepath.Join(r.dir, indexName), blockmap.Options{Aside: r.aside.takeIndexStray(&r.report.Done)}); err != nil {
 			return err
 		}
 	}
