@@ -73,7 +73,7 @@ type sessionHead struct {
 	magic  atomic.Uint64
 	id     uint64
 	served atomic.Uint64 // a worker has served: the next one goes on from here
-	// Answered is set with the first answer that a worker gives.
+	// Answered is odd once the present worker has given an answer; it never goes back.
 	answered  atomic.Uint64
 	allFailed atomic.Uint64 // more heads failed than there are slots for
 	initSize  atomic.Uint64
@@ -221,18 +221,23 @@ func (s *Session) Served() bool { return s.header.served.Load() != 0 }
 func (s *Session) serve() { s.header.served.Store(1) }
 
 // Answered says whether the present worker has answered anything.
-func (s *Session) Answered() bool { return s.header.answered.Load() != 0 }
+func (s *Session) Answered() bool { return s.header.answered.Load()%2 == 1 }
+
+// Answers is how many workers have.
+func (s *Session) Answers() uint64 { return (s.header.answered.Load() + 1) / 2 }
 
 // SetAnswered notes that it has; it costs next to nothing when repeated.
 func (s *Session) SetAnswered() {
-	if s.header.answered.Load() == 0 {
-		s.header.answered.Store(1)
+	if n := s.header.answered.Load(); n%2 == 0 {
+		s.header.answered.CompareAndSwap(n, n+1)
 	}
 }
 
 // Renew comes before the next worker: it has answered nothing, and nothing runs.
 func (s *Session) Renew() {
-	s.header.answered.Store(0)
+	if n := s.header.answered.Load(); n%2 == 1 {
+		s.header.answered.Store(n + 1)
+	}
 	s.resetRunning()
 }
 

@@ -3,8 +3,8 @@ package main
 // The guard of an upgrade: a process of the version of before, which has what the mount lives on while the supervisor becomes
 // another program. If that ends or hangs before a worker of its own is there, the guard becomes the mount's supervisor.
 //
-// It asks nothing of the new program. Whether a worker is there shows in the store's lock, and that one answers in the
-// session. Under a service manager there is none: the manager does the same.
+// It asks nothing of the new program. Whether a worker is there shows in the store's lock, and that one has answered, by now or
+// at any time since, in the session. Under a service manager there is none: the manager does the same.
 
 import (
 	"context"
@@ -46,7 +46,7 @@ func (s *supervisor) guard() error {
 	files := []*os.File{os.NewFile(uintptr(pidfd), "supervisor")}
 	defer func() { closeFiles(files) }()
 	k := s.kept("upgrade failed: the new version ended, or did nothing, before it had a worker")
-	k.Old, k.Session, k.Devices = 0, guardedPidfd+1, nil
+	k.Old, k.Session, k.Devices, k.Answers = 0, guardedPidfd+1, nil, s.session.Answers()
 	for i, fd := range append([]int{s.session.FD()}, s.devices...) {
 		f, err := duplicate(fd, "mount")
 		if err != nil {
@@ -126,7 +126,7 @@ func awaitSuccessor(spec mountSpec, k *handover) (needed bool, err error) {
 	defer supervisor.close()
 	ended := false
 	for deadline := time.Now().Add(guardTime); !ended && time.Now().Before(deadline); {
-		if session.Answered() {
+		if session.Answers() != k.Answers {
 			return false, nil
 		}
 		if ended, err = supervisor.wait(context.Background(), guardEvery); err != nil {
@@ -139,7 +139,7 @@ func awaitSuccessor(spec mountSpec, k *handover) (needed bool, err error) {
 		}
 		_ = unix.PidfdSendSignal(guardedPidfd, unix.SIGKILL, nil, 0)
 	}
-	for !session.Answered() {
+	for session.Answers() == k.Answers {
 		if !isLocked(spec.store) { // by a worker that is alone now
 			return onlyGuard(k)
 		}

@@ -251,6 +251,7 @@ type handover struct {
 	Restarts int    `json:"restarts"`
 	LastExit string `json:"last_exit"`
 	Ending   ending `json:"ending"`
+	Answers  uint64 `json:"answers,omitempty"` // of workers, when a guard was left behind
 }
 
 // kept is what the next program needs.
