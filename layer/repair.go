@@ -76,8 +76,8 @@ func (m *mender) repair(q *quarantine) error {
 	return m.read()
 }
 
-// repairFormat writes FORMAT anew where it is missing or can't be read: for the newest version, as what it
-// has may be in the store. That of a version that is not known is left to be refused.
+// repairFormat writes FORMAT anew where it is missing or can't be read: for the oldest version that has all that is in the store,
+// so that a program which may have to come back knows it. That of a version that is not known is left to be refused.
 func repairFormat(dir string, q *quarantine, done *[]Finding) error {
 	if !isStoreWithout(dir) {
 		return nil
@@ -106,10 +106,14 @@ func repairFormat(dir string, q *quarantine, done *[]Finding) error {
 		}
 		what = "was damaged, and is in " + q.name + " now"
 	}
-	if err := writeFormat(dir, newestFormat); err != nil {
+	version := formatJournal - 1
+	if _, err := os.Lstat(filepath.Join(dir, journalName)); err == nil {
+		version = formatJournal
+	}
+	if err := writeFormat(dir, version); err != nil {
 		return err
 	}
-	*done = append(*done, Finding{Object: formatName, Text: fmt.Sprintf("%s; it is made anew, for version %d", what, newestFormat)})
+	*done = append(*done, Finding{Object: formatName, Text: fmt.Sprintf("%s; it is made anew, for version %d, which has all that is in the store", what, version)})
 	return nil
 }
 

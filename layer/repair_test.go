@@ -307,6 +307,11 @@ func TestRepairOfFormat(t *testing.T) {
 		report := repaired(t, dir)
 		require.Empty(t, report.Findings)
 		require.Len(t, report.Repaired, 1)
+		want := formatJournal
+		if _, err := os.Lstat(filepath.Join(dir, journalName)); err != nil {
+			want = formatJournal - 1
+		}
+		require.Equal(t, want, versionIn(t, dir))
 		s, err := Open(dir, Options{})
 		require.NoError(t, err)
 		require.NoError(t, s.Close())

@@ -25,6 +25,9 @@ const (
 
 	// longestSleep bounds how long a clock that was set, or a host that slept, goes unnoticed.
 	longestSleep = time.Minute
+
+	// longestSetBack is by how much a clock may be set back without the last run being made again.
+	longestSetBack = time.Hour
 )
 
 // schedule takes the snapshots that policies ask for. What it knows is in a file, so that a run that was missed while
@@ -124,9 +127,14 @@ func (s *schedule) planLocked(now time.Time) (changed bool) {
 		}
 	}
 	for id, spec := range wanted {
-		if s.plans[id] == nil {
+		p := s.plans[id]
+		switch {
+		case p == nil:
 			s.plans[id] = &plan{Schedule: spec, Since: now}
 			changed = true
+		case p.Since.Sub(now) > longestSetBack: // the clock was wrong, or the file is damaged: nothing would be made until then
+			s.event("", "schedule-counts-anew", "schedule", spec, "since", p.Since.Format(time.RFC3339))
+			p.Since, changed = now, true
 		}
 	}
 	return changed

@@ -198,3 +198,22 @@ func TestScheduleAcrossTheEnd(t *testing.T) {
 	p.at(15, 0)
 	require.Equal(t, 1, taken(v))
 }
+
+// A clock that was far ahead, and is right again, does not keep runs from being made until then; one that is set back a little
+// does not have one made again.
+func TestScheduleAfterAWrongClock(t *testing.T) {
+	p := newPlanned(t)
+	v := p.vm("web", `{"schedule": "0 * * * *"}`)
+	p.at(12, 30)
+	p.at(20, 0)
+	require.Equal(t, 1, taken(v))
+	p.at(13, 10)
+	require.Equal(t, 1, taken(v))
+	p.at(14, 0)
+	require.Equal(t, 2, taken(v))
+	p.at(13, 59)
+	p.at(14, 0)
+	require.Equal(t, 2, taken(v))
+	p.at(15, 0)
+	require.Equal(t, 3, taken(v))
+}
