@@ -72,7 +72,15 @@ func (s *stamped) read(first, n int) error {
 		return err
 	}
 	for i := range least {
-		count, err := stampOf(p[i*sector:(i+1)*sector], first+i)
+		// A read beside a write of the same sector may have some of both, as the page cache copies: but not for long.
+		one := p[i*sector : (i+1)*sector]
+		count, err := stampOf(one, first+i)
+		for tries := 0; err != nil && tries < 100; tries++ {
+			if _, failed := waitFor(s.file.Read, one, int64(first+i)*sector); failed != nil {
+				return failed
+			}
+			count, err = stampOf(one, first+i)
+		}
 		if err != nil {
 			return err
 		}
