@@ -34,6 +34,7 @@ type (
 		Reset    bool               `json:"reset"`
 		Running  *bool              `json:"running"`  // the machine ran when the snapshot was taken
 		Incoming *string            `json:"incoming"` // what to give to QEMU's -incoming in a shell
+		Warning  *string            `json:"warning,omitempty"` // why it can't be started from its memory, though there is one
 		Message  string             `json:"message"`
 	}
 	cloneAnswer struct {
@@ -106,7 +107,7 @@ func (s *server) scrub(text []byte) ([]byte, error) {
 	for _, f := range report.Findings {
 		s.log.Add("", "damaged", "object", f.Object, "text", f.Text)
 	}
-	err = s.noteCommand("", controlScrub, nil, "layers", report.Layers, "bytes", report.Bytes, "findings", len(report.Findings))
+	err = s.noteCommand("", controlScrub, nil, "layers", report.Layers, "images", report.Images, "bytes", report.Bytes, "findings", len(report.Findings))
 	return marshal(scrubAnswer{report}), err
 }
 

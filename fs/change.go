@@ -51,11 +51,31 @@ func (s *server) tellMachine(vm *layer.VM, c command, a *changeAnswer) {
 	default:
 		a.Message += "; the machine did not run when it was taken"
 	}
-	if a.Snapshot.Memory != nil && c.files == nil {
+	if a.Snapshot.Memory == nil || c.files != nil {
+		return
+	}
+	if err := memoryDamage(vm, a.Snapshot.Name); err != nil {
+		text := fmt.Sprintf("start it anew, and not from its memory, which is lost: %v", err)
+		a.Warning = &text
+		a.Message += "; " + text
+	} else {
 		line := s.incoming(vm, a.Snapshot.Name)
 		a.Incoming = &line
 		a.Message += "; start it from its memory with -incoming " + line + ", and cont if it stands still then"
 	}
+}
+
+// memoryDamage says why a machine can't be started from the memory that a snapshot has.
+func memoryDamage(vm *layer.VM, snapshot string) error {
+	n, err := vm.Snapshot(snapshot)
+	if err != nil {
+		return nil // it is gone meanwhile
+	}
+	m, err := n.Memory()
+	if err != nil {
+		return err
+	}
+	return m.Damage()
 }
 
 func makeChangeAnswer(which control, c command, result layer.RevertResult) changeAnswer {
@@ -94,6 +114,9 @@ func (a changeAnswer) note(attrs []any) []any {
 	}
 	if a.Reset {
 		attrs = append(attrs, "reset", true)
+	}
+	if a.Warning != nil {
+		attrs = append(attrs, "warning", *a.Warning)
 	}
 	return attrs
 }

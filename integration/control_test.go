@@ -40,6 +40,7 @@ type answer struct {
 	Snapshots []snapshot `json:"snapshots"`
 	Running   *bool      `json:"running"`
 	Incoming  *string    `json:"incoming"`
+	Warning   *string    `json:"warning"`
 	PausedMS  int64      `json:"paused_ms"`
 	Error     *struct {
 		Code    string `json:"code"`

@@ -66,8 +66,38 @@ func TestMemory(t *testing.T) {
 		require.GreaterOrEqual(t, countSound(t, disk), least)
 		m.remount()
 	}
+	requireDamagedMemory(t, m, vm)
 	mustCommand(t, vm, "delete", "ram")
 	require.Eventually(t, func() bool { return len(names(t, filepath.Join(m.store, "memory"))) == 0 }, patience, 10*time.Millisecond)
+}
+
+// requireDamagedMemory flips a byte of the only memory image: a scrub names the snapshot, and from then on, also in the next
+// daemon, a revert does not offer to start the machine from it. Cut off, a revert sees that by itself.
+func requireDamagedMemory(t *testing.T, m *mount, vm string) {
+	t.Helper()
+	path := filepath.Join(m.store, "memory", names(t, filepath.Join(m.store, "memory"))[0])
+	packed := readFile(t, path)
+	mustSnapfs(t, "scrub", m.dir)
+	packed[len(packed)/2] ^= 1
+	require.NoError(t, os.WriteFile(path, packed, 0))
+	r := snapfs(t, "scrub", m.dir)
+	require.Equal(t, 1, r.code)
+	require.Contains(t, r.stdout, "busy@ram: the machine's memory, memory/"+filepath.Base(path)+", is damaged in bytes ")
+	m.remount()
+	refused := func(why string) {
+		t.Helper()
+		reply := mustCommand(t, vm, "revert", "ram")
+		require.Nil(t, reply.Incoming)
+		require.Contains(t, *reply.Warning, why)
+		require.Contains(t, mustSnapfs(t, "revert", vm, "ram"), "start it anew, and not from its memory")
+	}
+	refused("a scrub found it damaged")
+	packed[len(packed)/2] ^= 1
+	require.NoError(t, os.WriteFile(path, packed, 0))
+	require.Contains(t, mustSnapfs(t, "scrub", m.dir), "1 memory image")
+	require.NotNil(t, mustCommand(t, vm, "revert", "ram").Incoming)
+	require.NoError(t, os.Truncate(path, int64(len(packed)-1)))
+	refused("damaged or cut off")
 }
 
 // restoreGuest starts a guest from what -incoming is to be given in a shell.

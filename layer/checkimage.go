@@ -4,7 +4,6 @@ package layer
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 )
 
@@ -17,29 +16,29 @@ func (k *check) checkImages() error {
 		object := k.catalog.vms[n.VM].Name + "@" + n.Name
 		r, ok := k.catalog.images[n.Memory]
 		if !ok {
-			k.found(object, "has memory image %d, which is missing", n.Memory)
+			k.found(object, "has lost the machine's memory: the index has nothing of image %s", fileName(LayerID(n.Memory)))
 			continue
 		}
 		if err := m.checkFile(n.Memory, r); err != nil {
-			k.found(object, "has lost the machine's memory: %v", err)
+			k.found(object, "has lost the machine's memory, %s: %v", imageName(n.Memory, r), err)
 		}
 	}
 	return nil
 }
 
-// checkFile looks at the file of an image, not at all its data.
+// checkFile looks at the file of an image, not at all its data, and says what a scrub found that did.
 func (m *images) checkFile(id imageID, r imageRecord) error {
-	path := m.path(id, r.Packed)
-	if r.Packed {
-		p, err := openPacked(path, r.Bytes)
-		if err != nil {
-			return err
-		}
-		return p.Close()
+	if r.Damaged != "" {
+		return errors.New(r.Damaged)
 	}
-	info, err := os.Stat(path)
-	if err == nil && info.Size() != r.Bytes {
-		return errors.New("its file is not of the size that was saved")
+	source, err := m.open(id, r)
+	if err != nil {
+		return err
 	}
-	return err
+	return source.Close()
+}
+
+// imageName is an image's path in the store.
+func imageName(id imageID, r imageRecord) string {
+	return (&images{dir: imagesName}).path(id, r.Packed)
 }

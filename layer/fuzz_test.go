@@ -108,7 +108,7 @@ func FuzzPacked(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "image")
 	f.Fuzz(func(t *testing.T, packed []byte, size int) {
 		require.NoError(t, os.WriteFile(path, packed, 0o600))
-		source, err := openPacked(path, int64(size))
+		source, err := openPacked(path, imageRecord{Bytes: int64(size)})
 		if err != nil {
 			return
 		}

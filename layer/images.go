@@ -26,8 +26,10 @@ type imageID uint64
 
 // imageRecord is an image in memory/. One that no snapshot names is to be removed.
 type imageRecord struct {
-	Bytes  int64 `json:"bytes,omitempty"` // of memory, unpacked
-	Packed bool  `json:"packed,omitempty"`
+	Bytes   int64  `json:"bytes,omitempty"` // of memory, unpacked
+	Packed  bool   `json:"packed,omitempty"`
+	Table   uint32 `json:"table,omitempty"`   // then: crc32c of the file behind its frames, which has their checksums; 0: not known
+	Damaged string `json:"damaged,omitempty"` // what the last scrub found
 }
 
 // images packs and removes images, one at a time. It may stop anywhere: a start looks at all of them again.
@@ -47,11 +49,13 @@ type image struct {
 	id      imageID
 	bytes   int64
 	removed atomic.Bool
+	damaged atomic.Pointer[string] // what a scrub found, if anything
 
 	handles map[Handle]struct{} // guarded by VM.mu
 
 	mu     sync.RWMutex // guards what follows; shared while reading
 	packed bool
+	table  uint32
 	source imageSource // nil until somebody reads
 }
 
@@ -92,7 +96,26 @@ func (m *images) makeDir() error {
 
 // has makes an image known that a snapshot has.
 func (m *images) has(id imageID, r imageRecord) *image {
-	return &image{images: m, id: id, bytes: r.Bytes, packed: r.Packed, handles: make(map[Handle]struct{})}
+	i := &image{images: m, id: id, bytes: r.Bytes, packed: r.Packed, table: r.Table, handles: make(map[Handle]struct{})}
+	if r.Damaged != "" {
+		i.damaged.Store(&r.Damaged)
+	}
+	return i
+}
+
+// record is what the index says of it.
+func (i *image) record() imageRecord {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.recordLocked()
+}
+
+func (i *image) recordLocked() imageRecord {
+	r := imageRecord{Bytes: i.bytes, Packed: i.packed, Table: i.table}
+	if damaged := i.damaged.Load(); damaged != nil {
+		r.Damaged = *damaged
+	}
+	return r
 }
 
 // add queues images to be packed, or removed.

@@ -4,7 +4,6 @@ package layer
 
 import (
 	"errors"
-	"os"
 	"syscall"
 
 	"github.com/snapfs/snapfs/blockmap"
@@ -22,6 +21,18 @@ func (n *Snapshot) Memory() (Memory, error) {
 		return Memory{}, Errorf(syscall.ENOENT, "snapshot %q was taken without the machine's memory", n.Name())
 	}
 	return Memory{n, n.image}, nil
+}
+
+// Damage says why no machine can be started from the memory, as far as that shows without reading all of it, or a scrub found;
+// nil if nothing does.
+func (m Memory) Damage() error {
+	for {
+		r := m.image.record()
+		err := m.image.images.checkFile(m.image.id, r)
+		if err == nil || r == m.image.record() { // else it was being packed
+			return err
+		}
+	}
 }
 
 // Attr is the VM directory's owner's. Size and blocks are those of the unpacked image.
@@ -95,18 +106,13 @@ func (i *image) readAt(p []byte, off int64) (int, error) {
 func (i *image) openSource() (err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	switch path := i.images.path(i.id, i.packed); {
+	switch {
 	case i.source != nil:
+		return nil
 	case i.removed.Load():
 		return errors.New("it is deleted")
-	case i.packed:
-		i.source, err = openPacked(path, i.bytes)
-	default:
-		var f *os.File
-		if f, err = openFile(path, os.O_RDONLY); err == nil {
-			i.source = f
-		}
 	}
+	i.source, err = i.images.open(i.id, i.recordLocked())
 	return err
 }
 

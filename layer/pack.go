@@ -34,7 +34,7 @@ func (i *image) isPacked() bool {
 // pack packs the image. After an error it is as it was.
 func (i *image) pack() error {
 	m := i.images
-	err := i.writePacked(m.path(i.id, true))
+	table, err := i.writePacked(m.path(i.id, true))
 	if err == nil {
 		err = syncDirectory(m.dir)
 	}
@@ -46,26 +46,34 @@ func (i *image) pack() error {
 		return err
 	}
 	err = m.store.update(func(tx *blockmap.Tx) error {
-		return edit(tx, catalogKey(tableImage, i.id), func(r *imageRecord) { r.Packed = true })
+		return edit(tx, catalogKey(tableImage, i.id), func(r *imageRecord) { r.Packed, r.Table = true, table })
 	})
 	if err != nil {
 		return err // nobody knows which of the two files counts: both stay
 	}
-	i.closeSource(func() { i.packed = true })
+	i.closeSource(func() { i.packed, i.table = true, table })
 	return removeIfThere(m.path(i.id, false))
 }
 
-func (i *image) writePacked(path string) error {
+// writePacked returns the checksum of the table.
+func (i *image) writePacked(path string) (table uint32, err error) {
 	from, err := openFile(i.images.path(i.id, false), os.O_RDONLY)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer from.Close()
 	to, err := openFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return errors.Join(i.packInto(to, io.LimitReader(from, i.bytes)), syncFile(to), to.Close())
+	if err := errors.Join(i.packInto(to, io.LimitReader(from, i.bytes)), syncFile(to), to.Close()); err != nil {
+		return 0, err
+	}
+	packed, err := openPacked(path, imageRecord{Bytes: i.bytes})
+	if err != nil {
+		return 0, err
+	}
+	return packed.sum, packed.Close()
 }
 
 func (i *image) packInto(to io.Writer, from io.Reader) error {
@@ -100,65 +108,4 @@ func (i *image) packInto(to io.Writer, from io.Reader) error {
 		left -= int64(len(part))
 	}
 	return w.Close()
-}
-
-// imageSource is where an image's bytes are read from.
-type imageSource interface {
-	io.ReaderAt
-	io.Closer
-}
-
-// packedSource unpacks what is read.
-type packedSource struct {
-	*seekable.Reader
-	dec  *zstd.Decoder
-	file *os.File
-}
-
-func openPacked(path string, size int64) (imageSource, error) {
-	file, err := openFile(path, os.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	p := &packedSource{file: file}
-	p.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(frameSize))
-	if err == nil {
-		p.Reader, err = seekable.NewReader(file, p.dec)
-	}
-	if err == nil {
-		var table seekable.SeekTable
-		if table, err = p.SeekTable(); err == nil {
-			err = checkFrames(table, size)
-		}
-	}
-	if err != nil {
-		_ = p.Close()
-		return nil, err
-	}
-	return p, nil
-}
-
-// checkFrames says whether a table is that of an image of so many bytes. One that was damaged could have frames of any size,
-// for which there would have to be memory.
-func checkFrames(table seekable.SeekTable, size int64) error {
-	const most = frameSize + frameSize/8 // of a frame that did not get smaller
-	wrong := table.Size() != uint64(size) || table.NumFrames() != (size+frameSize-1)/frameSize
-	for id := int64(0); !wrong && id < table.NumFrames(); id++ {
-		e, ok := table.EntryByID(id)
-		wrong = !ok || int64(e.DecompressedSize) != min(frameSize, size-id*frameSize) || e.CompressedSize > most
-	}
-	if wrong {
-		return errors.New("it is not what was packed")
-	}
-	return nil
-}
-
-func (p *packedSource) Close() error {
-	if p.Reader != nil {
-		_ = p.Reader.Close() // it never fails
-	}
-	if p.dec != nil {
-		p.dec.Close()
-	}
-	return p.file.Close()
 }

@@ -11,27 +11,31 @@ import (
 	"github.com/snapfs/snapfs/blockmap"
 )
 
-// ScrubReport is what a scrub found. Bytes: data that was compared; Unsummed: data of sealed layers that has no
-// checksums yet.
+// ScrubReport is what a scrub found. Images: of machines' memory. Bytes: data that was compared; Unsummed: data of sealed layers,
+// and memory, that has no checksums yet.
 type ScrubReport struct {
 	Findings []Finding `json:"findings"`
 	Layers   int       `json:"layers"`
+	Images   int       `json:"images"`
 	Bytes    int64     `json:"bytes"`
 	Unsummed int64     `json:"unsummed"`
 }
 
 // Scrub compares all data that has checksums with them, while guests go on. It reads at no more than half the disk's
-// speed. What it finds is told, and nothing changed, but for checksums that are lost. EBUSY while another one runs.
+// speed. What it finds is told, of memory images also noted, and nothing else changed, but for checksums that are lost. EBUSY while another one runs.
 func (s *Store) Scrub() (ScrubReport, error) {
 	report := ScrubReport{Findings: []Finding{}}
 	if !s.scrubbing.TryLock() {
 		return report, Errorf(syscall.EBUSY, "a scrub is under way already")
 	}
 	defer s.scrubbing.Unlock()
-	layers := s.sealedLayers(true)
+	layers, memories := s.sealedLayers(true), s.withMemory()
 	var total int64
 	for _, l := range layers {
 		total += l.blocks.Load() * blockSize
+	}
+	for _, n := range memories {
+		total += n.image.bytes
 	}
 	s.scrubbed.Store(&scrubbed{of: max(total, 1)})
 	defer s.scrubbed.Store(nil)
@@ -48,6 +52,11 @@ func (s *Store) Scrub() (ScrubReport, error) {
 		}
 		report.Layers++
 	}
+	for _, n := range memories {
+		if err := s.scrubImage(n, &report); err != nil {
+			return report, Errorf(syscall.EIO, "scrub: %w", err)
+		}
+	}
 	for _, l := range s.layersToSum() {
 		report.Unsummed += l.blocks.Load() * blockSize
 	}
@@ -58,6 +67,11 @@ func (s *Store) Scrub() (ScrubReport, error) {
 type scrubbed struct {
 	bytes atomic.Int64
 	of    int64
+}
+
+func (s *Store) compared(report *ScrubReport, n int) {
+	report.Bytes += int64(n)
+	s.scrubbed.Load().bytes.Store(report.Bytes)
 }
 
 // ScrubProgress is how many percent of a scrub are done, and whether one is under way.
@@ -75,8 +89,7 @@ func (r *ScrubReport) found(object, format string, args ...any) {
 
 func (s *Store) scrubLayer(l *layer, report *ScrubReport) error {
 	return s.eachBlock(l, func(block uint64, data []byte) error {
-		report.Bytes += int64(len(data))
-		s.scrubbed.Load().bytes.Store(report.Bytes)
+		s.compared(report, len(data))
 		wrong, err := s.compare(l, block, data)
 		for _, b := range wrong {
 			// It may have been given up, and punched, since the index was asked.

@@ -43,6 +43,9 @@ func (a *app) sayChanged(reply answer) {
 	if reply.Kept != nil && *reply.Kept != "" {
 		fmt.Fprintf(a.stdout, "kept as %s\n", *reply.Kept)
 	}
+	if reply.Warning != nil {
+		fmt.Fprintln(a.stdout, *reply.Warning)
+	}
 	if reply.Incoming != nil {
 		fmt.Fprintf(a.stdout, "start it from its memory with, and cont if it stands still then:\n-incoming %s\n", *reply.Incoming)
 	}

@@ -139,6 +139,7 @@ type answer struct {
 	Reset    bool                `json:"reset"`
 	Running  *bool               `json:"running"`
 	Incoming *string             `json:"incoming"`
+	Warning  *string             `json:"warning"`
 	PausedMS int64               `json:"paused_ms"`
 	Message  string              `json:"message"`
 	Error    *struct {

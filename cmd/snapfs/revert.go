@@ -78,7 +78,8 @@ func (a *app) revertAndReset(ctx context.Context, vm string, c command, asJSON b
 		return fmt.Errorf("the files are reverted, but the machine is not reset; do that before it goes on: %w", err)
 	}
 	if !asJSON {
-		reply.Reset, reply.Running, reply.Incoming = false, nil, nil // it begins anew
+		reply.Reset, reply.Running, reply.Incoming = false, nil, nil
+		reply.Warning = nil // it begins anew
 		a.sayChanged(reply)
 	}
 	return q.Cont(ctx)

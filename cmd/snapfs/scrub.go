@@ -15,10 +15,11 @@ func (a *app) scrubCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "scrub MOUNT",
-		Short: "Compare the data of all snapshots with its checksums",
+		Short: "Compare the data and the memory of all snapshots with their checksums",
 		Long: `Compare the data that snapshots have sealed with its checksums, at no more than half the disk's speed, while guests go on.
-Data that was written since a VM's last snapshot has none. Nothing is changed, but for checksums that are lost: they are made
-anew. Where data and checksum do not match, nobody knows which of the two is damaged. Who finds the data right, as by a
+Data that was written since a VM's last snapshot has none. The memory of machines that snapshots have is compared, too: no
+revert offers to start a machine from a memory that was found damaged. Nothing else is changed, but for checksums that are lost:
+they are made anew. Where data and checksum do not match, nobody knows which of the two is damaged. Who finds the data right, as by a
 checksum of their own, removes the layer's file in STORE/sums while the store is not mounted, and runs
 ` + "`snapfs check STORE --repair`" + `.`,
 		Args: cobra.ExactArgs(1),
@@ -57,8 +58,11 @@ func (a *app) scrub(mountpoint string, asJSON bool) error {
 		for _, f := range report.Findings {
 			fmt.Fprintf(a.stdout, "%s: %s\n", f.Object, oneLine(f.Text))
 		}
-		fmt.Fprintf(a.stdout, "%s, %s compared; %s without checksums yet\n",
-			count(report.Layers, "layer"), showSize(report.Bytes), showSize(report.Unsummed))
+		what := count(report.Layers, "layer")
+		if report.Images > 0 {
+			what += ", " + count(report.Images, "memory image")
+		}
+		fmt.Fprintf(a.stdout, "%s, %s compared; %s without checksums yet\n", what, showSize(report.Bytes), showSize(report.Unsummed))
 	}
 	if n := len(report.Findings); n > 0 {
 		return fmt.Errorf("%s: %s", mountpoint, count(n, "finding"))
