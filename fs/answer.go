@@ -32,8 +32,8 @@ type (
 		Snapshot layer.SnapshotInfo `json:"snapshot"`
 		Kept     *string            `json:"kept"` // the snapshot of what was left behind
 		Reset    bool               `json:"reset"`
-		Running  *bool              `json:"running"`  // the machine ran when the snapshot was taken
-		Incoming *string            `json:"incoming"` // what to give to QEMU's -incoming in a shell
+		Running  *bool              `json:"running"`           // the machine ran when the snapshot was taken
+		Incoming *string            `json:"incoming"`          // what to give to QEMU's -incoming in a shell
 		Warning  *string            `json:"warning,omitempty"` // why it can't be started from its memory, though there is one
 		Message  string             `json:"message"`
 	}
