@@ -81,7 +81,7 @@ func (h host) survey(dir string, counter *[16]byte) (*survey, error) {
 		}
 	}
 	s.last = s.stored
-	if err := s.listUnlisted(dir); err != nil {
+	if err := errors.Join(s.listUnlisted(dir), s.listValueLogs(dir)); err != nil {
 		return nil, err
 	}
 	if err := s.identify(h, counter); err != nil {
@@ -124,9 +124,22 @@ func (s *survey) listUnlisted(dir string) error {
 	return nil
 }
 
+// listValueLogs finds value logs beside the one that each start makes anew, as values lie beside their keys.
+func (s *survey) listValueLogs(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*.vlog"))
+	for _, path := range names {
+		if name := filepath.Base(path); name != ownValueLog {
+			s.stray(name, false, "is a value log, and an index here has %s only, in which there is nothing", ownValueLog)
+		}
+	}
+	return err
+}
+
 func (s *survey) stray(name string, foreign bool, format string, args ...any) {
 	s.strays = append(s.strays, Stray{name, fmt.Sprintf(format, args...), foreign})
 }
+
+const ownValueLog = "000001.vlog"
 
 // ownNames are those of all files that an index may have, those that a crash leaves included.
 var ownNames = regexp.MustCompile(`^(MANIFEST(-REWRITE)?|(REWRITE-)?KEYREGISTRY|DISCARD|LOCK|[0-9]{5,}\.mem|[0-9]{6,}\.(sst|vlog))$`)

@@ -126,6 +126,7 @@ func (o *offline) check() (Report, error) {
 		k.found(indexName, "its catalog does not hang together: %v%s", k.broken, remedy(o.dir, k.broken))
 	}
 	k.checkJournal()
+	k.checkFormat()
 	err := errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkHoles(), k.checkSums(), k.checkCounter(), k.checkImages())
 	if k.unsound {
 		k.found(indexName, "its catalog contradicts itself%s", remedy(o.dir, nil))
@@ -136,6 +137,10 @@ func (o *offline) check() (Report, error) {
 
 func (k *check) found(object, format string, args ...any) {
 	k.Findings = append(k.Findings, Finding{Object: object, Text: fmt.Sprintf(format, args...)})
+}
+
+func (k *check) note(object, format string, args ...any) {
+	k.Notes = append(k.Notes, Finding{Object: object, Text: fmt.Sprintf(format, args...)})
 }
 
 // contradiction is found for what no repair can set right.
@@ -166,7 +171,7 @@ func (k *check) listFiles() error {
 	for _, s := range strays {
 		k.found(s.name, "%s", s.text)
 	}
-	return err
+	return errors.Join(err, k.noteFiles())
 }
 
 func (k *check) checkCatalog() error {

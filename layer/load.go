@@ -122,6 +122,10 @@ func (s *Store) load() error {
 	if err := s.refuseRestored(c.store); err != nil {
 		return err
 	}
+	if err := s.refuseBehind(c.store); err != nil {
+		return err
+	}
+	s.id = c.store.ID
 	s.next.Store(c.store.Next)
 	records, release, err := s.readJournal(c)
 	if err != nil {

@@ -57,6 +57,9 @@ func (m *mender) repair(q *quarantine) error {
 	if m.tree == nil || m.catalog.store.Restoring {
 		return nil // check says what to do
 	}
+	if err := m.mendFormat(); err != nil {
+		return err
+	}
 	if err := m.mendJournal(q); err != nil {
 		return err
 	}

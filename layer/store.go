@@ -25,6 +25,7 @@ const flushEvery = 5 * time.Second
 // Store is a directory with VMs in it, open.
 type Store struct {
 	dir    string
+	id     string // of the catalog
 	opts   Options
 	lock   *os.File
 	format atomic.Int64 // the version of FORMAT

@@ -93,10 +93,20 @@ func (o *offline) strayInStore(name string, _ os.FileInfo) string {
 	switch {
 	case !slices.Contains(storeNames, name) && !slices.Contains(dottedNames, base):
 		return "is nothing of a store's"
-	case name == scheduleName && !isJSON(filepath.Join(o.dir, name)):
-		return "is damaged: without it all schedules count from the next mount on"
+	case name == scheduleName:
+		if err := o.scheduleDamage(); err != nil {
+			return err.Error() + ": without it all schedules count from the next mount on"
+		}
 	}
 	return ""
+}
+
+func (o *offline) scheduleDamage() error {
+	text, err := os.ReadFile(filepath.Join(o.dir, scheduleName))
+	if err == nil {
+		_, err = decodeSchedule(o.catalog.store.ID, text)
+	}
+	return err
 }
 
 func isJSON(path string) bool {

@@ -78,6 +78,46 @@ func FormatOf(dir string) (version int, err error) {
 	return version, err
 }
 
+// formatBehind says whether a store has what a newer version has brought than FORMAT says: that one is an older copy, and programs
+// that know no more would lose what is in the journal.
+func formatBehind(version int, r storeRecord) bool {
+	return version < formatJournal && r.Journal != ""
+}
+
+// refuseBehind has FORMAT say again what the store has, or refuses what this program does not know.
+func (s *Store) refuseBehind(r storeRecord) error {
+	version := int(s.format.Load())
+	if !formatBehind(version, r) {
+		return nil
+	}
+	if err := refuseNewer("store "+s.dir, formatJournal); err != nil {
+		return err
+	}
+	if err := s.RaiseFormat(formatJournal); err != nil {
+		return err
+	}
+	s.opts.Event("", "format-corrected", "was", version, "version", formatJournal, "why", "the index names a journal")
+	return nil
+}
+
+func (k *check) checkFormat() {
+	if version, err := readFormat(k.dir); err == nil && formatBehind(version, k.catalog.store) {
+		k.found(formatName, "is an older copy: it has version %d, and the store has a journal, as of version %d; `snapfs check %s --repair`, or a mount, sets it right", version, formatJournal, k.dir)
+	}
+}
+
+func (m *mender) mendFormat() error {
+	version, err := readFormat(m.dir)
+	if err != nil || !formatBehind(version, m.catalog.store) {
+		return err
+	}
+	if err := writeFormat(m.dir, formatJournal); err != nil {
+		return err
+	}
+	m.did(formatName, "was an older copy, of version %d; it has version %d again", version, formatJournal)
+	return nil
+}
+
 type format struct {
 	Store   string `json:"store"` // "snapfs"
 	Version int    `json:"version"`

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -45,12 +44,9 @@ type schedule struct {
 	plans map[layer.VMID]*plan
 }
 
-// plan is when a VM was last snapshotted on schedule, or when that schedule was first seen.
 type plan struct {
-	Schedule string    `json:"schedule"`
-	Since    time.Time `json:"since"`
-	Missed   string    `json:"missed,omitempty"` // why the last run made no snapshot
-	running  bool
+	layer.Plan
+	running bool
 }
 
 func newSchedule(path string, store *layer.Store, take func(*layer.VM, fs.CreateRequest) (fs.Created, error), event func(vm, event string, attrs ...any)) *schedule {
@@ -58,14 +54,22 @@ func newSchedule(path string, store *layer.Store, take func(*layer.VM, fs.Create
 		path: path, store: store, take: take, event: event,
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, atOnce), plans: make(map[layer.VMID]*plan),
 	}
-	text, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(text, &s.plans)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		s.event("", "schedule-failed", "file", path, "error", fmt.Errorf("is damaged: %w", err), "what", "all schedules count from now")
+	if err := s.load(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.event("", "schedule-failed", "file", path, "error", err, "what", "all schedules count from now")
 	}
 	return s
+}
+
+func (s *schedule) load() error {
+	text, err := os.ReadFile(s.path)
+	if err != nil {
+		return err
+	}
+	plans, err := s.store.DecodeSchedule(text)
+	for id, p := range plans {
+		s.plans[id] = &plan{Plan: p}
+	}
+	return err
 }
 
 // poke makes run look at the policies again.
@@ -130,7 +134,7 @@ func (s *schedule) planLocked(now time.Time) (changed bool) {
 		p := s.plans[id]
 		switch {
 		case p == nil:
-			s.plans[id] = &plan{Schedule: spec, Since: now}
+			s.plans[id] = &plan{Plan: layer.Plan{Schedule: spec, Since: now}}
 			changed = true
 		case p.Since.Sub(now) > longestSetBack: // the clock was wrong, or the file is damaged: nothing would be made until then
 			s.event("", "schedule-counts-anew", "schedule", spec, "since", p.Since.Format(time.RFC3339))
@@ -227,7 +231,15 @@ func autoName(v *layer.VM, at time.Time) string {
 
 // saveLocked writes the plans down. If it can't, runs that are missed later may not be made up for, no more.
 func (s *schedule) saveLocked() {
-	if err := writeDurably(s.path, s.plans); err != nil {
+	plans := make(map[layer.VMID]layer.Plan)
+	for id, p := range s.plans {
+		plans[id] = p.Plan
+	}
+	text, err := s.store.EncodeSchedule(plans)
+	if err == nil {
+		err = writeTextDurably(s.path, text)
+	}
+	if err != nil {
 		s.event("", "schedule-failed", "error", err)
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -101,7 +100,9 @@ func TestSchedule(t *testing.T) {
 	require.Zero(t, taken(other))
 	text, err := os.ReadFile(p.path)
 	require.NoError(t, err)
-	require.JSONEq(t, `{}`, string(text))
+	plans, err := p.store.DecodeSchedule(text)
+	require.NoError(t, err)
+	require.Empty(t, plans)
 	require.Contains(t, p.events.Text("web"), "scheduled vm=web snapshot=auto-")
 }
 
@@ -187,16 +188,20 @@ func TestScheduleAcrossTheEnd(t *testing.T) {
 	p.at(14, 0)
 	require.Equal(t, 1, taken(v))
 
-	var plans map[layer.VMID]*plan
 	text, err := os.ReadFile(p.path)
 	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(text, &plans))
+	plans, err := p.store.DecodeSchedule(text)
+	require.NoError(t, err)
 	require.True(t, plans[v.ID()].Since.Equal(p.now))
-	require.NoError(t, os.WriteFile(p.path, []byte("{"), 0o600))
+	text[len(text)/2] ^= 1
+	require.NoError(t, os.WriteFile(p.path, text, 0o600))
 	p.restart(p.store)
 	require.Contains(t, p.events.Text(""), "schedule-failed")
 	p.at(15, 0)
-	require.Equal(t, 1, taken(v))
+	require.Equal(t, 1, taken(v), "it counts anew")
+	p.at(24, 0)
+	p.at(37, 0)
+	require.Equal(t, 2, taken(v))
 }
 
 // A clock that was far ahead, and is right again, does not keep runs from being made until then; one that is set back a little
