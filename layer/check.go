@@ -21,6 +21,8 @@ type Finding struct {
 	Text   string `json:"text"`
 	// Ranges are all that the text names the first of: bytes of the object, from the first of a pair up to the second.
 	Ranges [][2]int64 `json:"ranges,omitempty"`
+	// Readers are all files and snapshots' files that show what a scrub found; Object is the first.
+	Readers []string `json:"readers,omitempty"`
 }
 
 // Report is what a check found, and how much it looked at. Bytes: data that layers hold.
@@ -193,7 +195,7 @@ func (k *check) checkCatalog() error {
 			continue
 		}
 		if below, ok := c.layers[n.Branch]; !ok || below.Lineage != n.Parent {
-			k.contradiction(fmt.Sprintf("lineage %d", id), "grew from layer %d of lineage %d, which is missing", n.Branch, n.Parent)
+			k.contradiction(fmt.Sprintf("lineage %d", id), "grew from %s of lineage %d, which is missing", layerName(n.Branch), n.Parent)
 		}
 	}
 	k.checkOwners()
@@ -205,10 +207,10 @@ func (k *check) checkOwners() {
 	c, owners := k.catalog, make(map[LayerID]string)
 	own := func(object string, id LayerID) {
 		if _, ok := c.layers[id]; !ok {
-			k.contradiction(object, "needs layer %d, which is missing", id)
+			k.contradiction(object, "needs %s, which is missing", layerName(id))
 		}
 		if other, taken := owners[id]; taken {
-			k.contradiction(object, "has layer %d, which %s has too", id, other)
+			k.contradiction(object, "has %s, which %s has too", layerName(id), other)
 		}
 		owners[id] = object
 	}
@@ -241,7 +243,8 @@ func (k *check) checkOwners() {
 	}
 }
 
-func layerName(id LayerID) string { return fmt.Sprintf("layer %d", id) }
+// layerName is a layer's data file, by its path in the store.
+func layerName(id LayerID) string { return filepath.Join(layersName, fileName(id)) }
 
 // checkRecords compares what layers say they hold with what their data files hold.
 func (k *check) checkRecords() error {
@@ -302,13 +305,11 @@ func (k *check) checkHoles() error {
 		}
 		for region, blocks := range holes {
 			l.lost.without(region, blocks)
-			base := region * blockmap.RegionBlocks
-			if !blocks.Empty() {
-				fresh[id] = holes
-			}
-			blocks.Runs(func(from, to int) {
-				k.found(layerName(id), "holds blocks %d to %d, which its data file has lost", base+uint64(from), base+uint64(to)-1)
-			})
+		}
+		if lost := holes.ranges(); len(lost) > 0 {
+			fresh[id] = holes
+			k.found(layerName(id), "the data file has lost blocks %s of what the layer holds", rangesText(lost))
+			k.Findings[len(k.Findings)-1].Ranges = inBytes(lost)
 		}
 	}
 	for id, l := range k.catalog.layers {

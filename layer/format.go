@@ -23,6 +23,9 @@ const (
 	commitsName = "commits"
 )
 
+// storeMode is that of a store's directory.
+const storeMode = 0o700
+
 // lockStore takes the store for this process. The lock goes with the process, however it ends.
 func lockStore(dir string) (*os.File, error) {
 	f, err := openFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)

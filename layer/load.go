@@ -226,7 +226,7 @@ func (t *tree) load(c *catalog) error {
 		r := c.layers[id]
 		n := t.lineages[r.Lineage]
 		if n == nil {
-			return fmt.Errorf("layer %d is of lineage %d, which is missing", id, r.Lineage)
+			return fmt.Errorf("%s is of lineage %d, which is missing", layerName(id), r.Lineage)
 		}
 		l := &layer{id: id, file: r.File, lineage: n, created: r.Created, cut: noCut, void: noCut, lost: c.lost[id]}
 		l.blocks.Store(r.Blocks)
@@ -251,7 +251,7 @@ func (t *tree) load(c *catalog) error {
 		n.parent, n.branch, n.into, n.moving = parent, r.Branch, r.Into, r.Into
 		below := t.branchLocked(n)
 		if below == nil {
-			return fmt.Errorf("lineage %d grew from layer %d, which is missing", id, r.Branch)
+			return fmt.Errorf("lineage %d grew from %s, which is missing", id, layerName(r.Branch))
 		}
 		below.grown = append(below.grown, n)
 	}
@@ -318,7 +318,7 @@ func (s *Store) loadSnapshots(c *catalog) error {
 		for i := range r.Files {
 			l := s.tree.layer(r.Files[i].Layer)
 			if l == nil {
-				return fmt.Errorf("snapshot %q of VM %q has file %q in layer %d, which is missing", r.Name, v.name, r.Files[i].Name, r.Files[i].Layer)
+				return fmt.Errorf("snapshot %q of VM %q has file %q in %s, which is missing", r.Name, v.name, r.Files[i].Name, layerName(r.Files[i].Layer))
 			}
 			l.snap = n
 		}
@@ -343,7 +343,7 @@ func (s *Store) loadFiles(c *catalog) error {
 		}
 		head := s.tree.layer(r.Head)
 		if head == nil || head.snap != nil || head.owner != nil {
-			return fmt.Errorf("file %q of VM %q has head %d, which is missing or not its own", r.Name, v.name, r.Head)
+			return fmt.Errorf("file %q of VM %q has head %s, which is missing or not its own", r.Name, v.name, layerName(r.Head))
 		}
 		f := newFile(v, id, r)
 		f.setHead(head, nil)

@@ -33,6 +33,23 @@ func (b lostBlocks) without(region uint64, blocks *blockmap.Bitmap) {
 	}
 }
 
+// ranges are the runs of blocks, from the first of a pair up to the second.
+func (b lostBlocks) ranges() (all [][2]int64) {
+	for region, blocks := range b {
+		base := int64(region) * blockmap.RegionBlocks
+		blocks.Runs(func(from, to int) { all = append(all, [2]int64{base + int64(from), base + int64(to)}) })
+	}
+	return joined(all)
+}
+
+// inBytes makes ranges of bytes of ranges of blocks.
+func inBytes(blocks [][2]int64) (all [][2]int64) {
+	for _, r := range blocks {
+		all = append(all, [2]int64{r[0] * blockSize, r[1] * blockSize})
+	}
+	return all
+}
+
 func decodeLost(key, value []byte) (id LayerID, region uint64, blocks *blockmap.Bitmap, err error) {
 	layer, err := keyID(key, 0)
 	if err != nil {
@@ -43,7 +60,7 @@ func decodeLost(key, value []byte) (id LayerID, region uint64, blocks *blockmap.
 	}
 	var r blockmap.Record
 	if err := r.UnmarshalBinary(bytes.Clone(value)); err != nil {
-		return 0, 0, nil, fmt.Errorf("lost blocks of layer %d: %w", layer, err)
+		return 0, 0, nil, fmt.Errorf("lost blocks of %s: %w", layerName(LayerID(layer)), err)
 	}
 	return LayerID(layer), region, &r.Data, nil
 }

@@ -10,6 +10,7 @@ import (
 )
 
 func (k *check) noteFiles() error {
+	k.noteMode()
 	k.noteSchedule()
 	err := errors.Join(
 		k.eachFile(".", func(name string, _ os.FileInfo) {
@@ -42,8 +43,19 @@ func isUnfinished(name string) bool {
 
 func (k *check) noteSums(name string, info os.FileInfo) {
 	id, ok := layerOf(name, info)
-	if _, known := k.catalog.layers[id]; ok && !known {
+	_, known := k.catalog.layers[id]
+	switch {
+	case !ok || known:
+	case uint64(id) >= k.catalog.store.Next:
+		k.note(filepath.Join(sumsName, name), "has checksums of a layer that never was: it is not this store's, and nothing reads it")
+	default:
 		k.note(filepath.Join(sumsName, name), "has checksums of a layer that is not there, as a crash may leave them; the next mount removes it")
+	}
+}
+
+func (k *check) noteMode() {
+	if info, err := os.Stat(k.dir); err == nil && info.Mode().Perm()&^storeMode != 0 {
+		k.note(".", "has mode %04o: others than its owner can look into the store; `chmod %04o %s` ends that", info.Mode().Perm(), storeMode, k.dir)
 	}
 }
 

@@ -33,7 +33,7 @@ func decodePunch(key, value []byte) (punch, error) {
 	}
 	var r blockmap.Record
 	if err := r.UnmarshalBinary(bytes.Clone(value)); err != nil {
-		return punch{}, fmt.Errorf("punch record of layer %d: %w", id, err)
+		return punch{}, fmt.Errorf("punch record of %s: %w", layerName(LayerID(id)), err)
 	}
 	return punch{layer: LayerID(id), region: region, blocks: r.Data}, nil
 }

@@ -83,7 +83,7 @@ func (s *Store) readRun(owner LayerID, p []byte, off int64, wait bool) error {
 	}
 	lay := s.tree.layer(owner)
 	if lay == nil {
-		return Errorf(syscall.EIO, "the map names layer %d, which is gone", owner)
+		return Errorf(syscall.EIO, "the map names %s, which is gone", layerName(owner))
 	}
 	if lay.lost != nil {
 		if err := lay.refuseLost(off, int64(len(p))); err != nil {

@@ -73,7 +73,7 @@ func (m *mender) repair(q *quarantine) error {
 	if err := m.setAside(q, strays); err != nil {
 		return err
 	}
-	if err := m.makeMissing(); err != nil {
+	if err := errors.Join(m.makeMissing(), m.read(), m.dropSums()); err != nil { // those of a stray went with it
 		return err
 	}
 	return m.read()

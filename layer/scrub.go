@@ -5,6 +5,8 @@ package layer
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -87,6 +89,36 @@ func (r *ScrubReport) found(object, format string, args ...any) {
 	r.Findings = append(r.Findings, Finding{Object: object, Text: fmt.Sprintf(format, args...)})
 }
 
+// maxAllReaders is for how many blocks all who read them are named; of more, it is the first. A layer may be read by thousands.
+const maxAllReaders = 1000
+
+// mismatch is found of a block, unless nobody reads it.
+func (r *ScrubReport) mismatch(s *Store, l *layer, block uint64) {
+	most := math.MaxInt
+	if len(r.Findings) >= maxAllReaders {
+		most = 1
+	}
+	readers := s.seenBy(l, block, most)
+	if len(readers) == 0 {
+		return
+	}
+	text := mismatchText(l, block)
+	if others := readers[1:]; len(others) > 0 {
+		text += "; also read by " + namesText(others)
+	}
+	r.Findings = append(r.Findings, Finding{Object: readers[0], Text: text, Readers: readers})
+}
+
+// namesText names the first few of many.
+func namesText(names []string) string {
+	const most = 3
+	text := strings.Join(names[:min(most, len(names))], ", ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
 func (s *Store) scrubLayer(l *layer, report *ScrubReport) error {
 	return s.eachBlock(l, func(block uint64, data []byte) error {
 		s.compared(report, len(data))
@@ -97,8 +129,8 @@ func (s *Store) scrubLayer(l *layer, report *ScrubReport) error {
 			if err != nil {
 				return err
 			}
-			if name, seen := s.seenBy(l, b); seen && held.Has(int(b%blockmap.RegionBlocks)) {
-				report.found(name, "%s", mismatchText(l, b))
+			if held.Has(int(b % blockmap.RegionBlocks)) {
+				report.mismatch(s, l, b)
 			}
 		}
 		return err

@@ -166,6 +166,8 @@ func TestRetiredLayersAreSummed(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, report.Findings, 1)
 			require.Equal(t, "web@t/root", report.Findings[0].Object, "who reads it")
+			require.ElementsMatch(t, []string{"web@t/root", "web/root", "copy/root"}, report.Findings[0].Readers)
+			require.Contains(t, report.Findings[0].Text, "; also read by ")
 			for _, f := range []*File{f, fileNamed(t, clone, "root")} {
 				_, err = f.Read(make([]byte, blockSize), 1200*blockSize, true)
 				require.ErrorIs(t, err, unix.EIO)

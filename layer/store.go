@@ -128,6 +128,9 @@ func (s *Store) openParts() (err error) {
 		return err
 	}
 	if empty {
+		if err := os.Chmod(s.dir, storeMode); err != nil { // it may have been there
+			return Errorf(syscall.EIO, "make store %s nobody else's to look into: %w", s.dir, err)
+		}
 		if err := writeFormat(s.dir, newestFormat); err != nil {
 			return err
 		}

@@ -31,7 +31,21 @@ func TestForeignFiles(t *testing.T) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, nil, 0o600))
 	}
-	requireSound(t, s.dir) // all of these may be there
+	for _, name := range []string{"journal.kept", "index/000099.vlog", "sums/0000000000000002"} {
+		require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), nil, 0o600))
+	}
+	require.NoError(t, os.Chmod(s.dir, 0o755))
+	report, err := Check(s.dir)
+	require.NoError(t, err)
+	require.Empty(t, report.Findings, "all of these may be there")
+	var noted []string
+	for _, f := range report.Notes {
+		noted = append(noted, f.Object)
+	}
+	for _, name := range []string{".", "events.new", "schedule.new", "FORMAT.tmp", "journal.tmp", "frozen/2.new", "index/000077.sst", "index/000099.vlog", "backup/index.tmp", "sums/00000000000000ff", "sums/0000000000000002", "journal.kept"} {
+		require.Contains(t, noted, name)
+	}
+	require.NoError(t, os.Chmod(s.dir, 0o700))
 	for _, name := range []string{"notes.txt", "index/notes.txt", "index/notes.sst", "sums/notes.txt", "backup/20060102-1", "frozen/guest"} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), []byte(name), 0o600))
@@ -44,6 +58,34 @@ func TestForeignFiles(t *testing.T) {
 			requireSound(t, s.dir)
 		})
 	}
+}
+
+// What somebody put there is not removed without a word.
+func TestForeignFilesAreNotJustRemoved(t *testing.T) {
+	sumSoon(t)
+	s := newStore(t, Options{})
+	require.NoError(t, s.Close())
+	for _, name := range []string{"index/000099.vlog", "sums/00000000000000ff", "sums/0000000000000000"} {
+		require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), []byte("kept"), 0o600))
+	}
+	var events sync.Map
+	s = openStore(t, s.dir, Options{Event: func(_, event string, attrs ...any) { events.Store(event, attrs) }})
+	stray, told := events.Load("index-stray")
+	require.True(t, told)
+	require.Contains(t, stray, "index/000099.vlog")
+	eventually(t, func() bool { _, told := events.Load("sums-removed"); return told })
+	require.NoFileExists(t, filepath.Join(s.dir, "sums/0000000000000000"), "of an id that was given out")
+	require.FileExists(t, filepath.Join(s.dir, "sums/00000000000000ff"), "of another store's")
+}
+
+// A store in a directory that was there, and that others could look into.
+func TestStoreInADirectoryOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o755))
+	openStore(t, dir, Options{})
+	info, err := os.Stat(dir)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 }
 
 func TestDamagedBackups(t *testing.T) {

@@ -110,7 +110,7 @@ func (s *Store) keepSums() {
 			}
 			if err := s.sumLayer(l); err != nil && !errors.Is(err, errStopped) {
 				failed[l] = true
-				s.opts.Event("", "sum-failed", "layer", uint64(l.id), "error", err.Error())
+				s.opts.Event("", "sum-failed", "layer", layerName(l.id), "error", err.Error())
 			}
 		}
 	}
@@ -127,7 +127,13 @@ func (s *Store) dropStraySums() {
 		if err != nil {
 			continue
 		}
-		if l := s.tree.layer(LayerID(id)); l == nil || !l.summed.Load() {
+		l := s.tree.layer(LayerID(id))
+		switch {
+		case l == nil && id >= s.next.Load(): // never one of this store's: check notes it
+		case l == nil:
+			s.opts.Event("", "sums-removed", "file", filepath.Join(sumsName, entry.Name()), "what", "checksums of a layer that is gone")
+			_ = s.data.sums.remove(LayerID(id))
+		case !l.summed.Load():
 			_ = s.data.sums.remove(LayerID(id))
 		}
 	}

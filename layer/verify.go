@@ -45,7 +45,7 @@ func (s *Store) readVerified(fd int, l *layer, p []byte, off int64) error {
 func (s *Store) mismatch(l *layer, block uint64, data []byte) (wrong []uint64, err error) {
 	want, err := s.data.sums.read(l.id, block, len(data)/blockSize)
 	if errors.Is(err, errNoSums) && l.summed.CompareAndSwap(true, false) {
-		s.opts.Event("", "sums-lost", "layer", uint64(l.id), "error", err.Error(), "what", "they are made anew of what it holds now")
+		s.opts.Event("", "sums-lost", "layer", layerName(l.id), "error", err.Error(), "what", "they are made anew of what it holds now")
 	}
 	for i, sum := range want {
 		b := block + uint64(i)
@@ -56,47 +56,48 @@ func (s *Store) mismatch(l *layer, block uint64, data []byte) (wrong []uint64, e
 	return wrong, err
 }
 
-// seenBy finds a file or a snapshot's file that shows a block of a layer, and says what an operator knows it by. seen is
-// false if none does, and the block is about to be given up.
-func (s *Store) seenBy(l *layer, block uint64) (name string, seen bool) {
-	found := l
-	err := s.index.View(func(tx *blockmap.Tx) (err error) {
+// seenBy finds the files and snapshots' files that show a block of a layer, most of them at most, and says what an operator knows
+// them by. It finds none where the block is about to be given up.
+func (s *Store) seenBy(l *layer, block uint64, most int) (names []string) {
+	var found []*layer
+	err := s.index.View(func(tx *blockmap.Tx) error {
 		s.tree.RLock()
 		defer s.tree.RUnlock()
-		if !l.liveLocked() {
-			found, err = s.tree.seenLocked(tx, l, block)
-		}
-		return err
+		return s.tree.seenLocked(tx, l, block, func(by *layer) bool {
+			found = append(found, by)
+			return len(found) < most
+		})
 	})
 	if err != nil {
-		return layerName(l.id), true
+		return []string{layerName(l.id)}
 	}
-	if found == nil {
-		return "", false
+	for _, by := range found {
+		names = append(names, s.nameOf(by))
 	}
-	return s.nameOf(found), true
+	return names
 }
 
-// seenLocked is a layer over l, the newest of a state that somebody reads, in which a block of l shows; or nil.
-func (t *tree) seenLocked(tx *blockmap.Tx, l *layer, block uint64) (*layer, error) {
-	region, at := block/blockmap.RegionBlocks, int(block%blockmap.RegionBlocks)
-	for _, child := range t.childrenLocked(l) {
-		r, err := child.recordLocked(tx, region)
-		if err != nil {
-			return nil, err
+// seenLocked calls fn for each layer, l or over it, that is the newest of a state that somebody reads in which a block of l shows,
+// until fn returns false.
+func (t *tree) seenLocked(tx *blockmap.Tx, l *layer, block uint64, fn func(*layer) bool) error {
+	below := []*layer{l}
+	for len(below) > 0 {
+		l, below = below[0], below[1:]
+		if l.liveLocked() && !fn(l) {
+			return nil
 		}
-		covered := r.Covered()
-		switch {
-		case covered.Has(at) || child.cut <= block:
-			continue
-		case child.liveLocked():
-			return child, nil
-		}
-		if found, err := t.seenLocked(tx, child, block); found != nil || err != nil {
-			return found, err
+		for _, child := range t.childrenLocked(l) {
+			r, err := child.recordLocked(tx, block/blockmap.RegionBlocks)
+			if err != nil {
+				return err
+			}
+			covered := r.Covered()
+			if !covered.Has(int(block%blockmap.RegionBlocks)) && child.cut > block {
+				below = append(below, child)
+			}
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // nameOf says what an operator knows a layer by.

@@ -222,3 +222,28 @@ func TestRaiseFormatThenPowerCut(t *testing.T) {
 	}
 	require.Len(t, versions, 2)
 }
+
+// An older copy of FORMAT, on a store that has a journal by now: programs that know no journal would lose what it has.
+func TestFormatBehindTheStore(t *testing.T) {
+	s := newStore(t, Options{})
+	openJournal(t, s)
+	require.NoError(t, s.Close())
+	require.NoError(t, writeFormat(s.dir, 1))
+	require.Contains(t, findingOf(t, s.dir, formatName), "is an older copy: it has version 1")
+	report := repaired(t, s.dir)
+	require.Empty(t, report.Findings)
+	require.Equal(t, formatName, report.Repaired[0].Object)
+	require.Equal(t, 2, versionIn(t, s.dir))
+
+	require.NoError(t, writeFormat(s.dir, 1))
+	was := newestFormat
+	newestFormat = 1
+	_, err := Open(s.dir, Options{})
+	newestFormat = was
+	require.ErrorContains(t, err, "was made by a newer version: version 2")
+	var events sync.Map
+	s = openStore(t, s.dir, Options{Event: func(_, event string, attrs ...any) { events.Store(event, attrs) }})
+	_, told := events.Load("format-corrected")
+	require.True(t, told)
+	require.Equal(t, 2, versionIn(t, s.dir))
+}

@@ -79,6 +79,7 @@ type Machine struct {
 	Block   json.RawMessage `json:"block"`
 	CPUs    json.RawMessage `json:"cpus"`
 	Memory  json.RawMessage `json:"memory"`
+	Dir     string          `json:"-"` // QEMU's working directory, from which relative paths are meant; empty: not known
 }
 
 // Machine asks for the description.
@@ -98,6 +99,7 @@ func (q *QMP) Machine(ctx context.Context) (Machine, error) {
 			return Machine{}, err
 		}
 	}
+	m.Dir = q.directory()
 	return m, nil
 }
 

@@ -3,10 +3,13 @@ package main
 // snapfs check: looks through a store that no daemon has open, and with --repair sets right what it finds.
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/layer"
 )
@@ -90,11 +93,26 @@ func refuseMounted(dir, command string) error {
 		return err
 	}
 	for _, m := range table {
-		if m.fsType == fsType && m.source == store {
+		if m.fsType == fsType && m.source == store && !isDead(m.point) {
 			return fmt.Errorf("store %s is in use: it is mounted at %s; unmount it with `snapfs umount %[2]s` first", dir, m.point)
 		}
 	}
 	return nil
+}
+
+// isDead says whether nobody can ever serve a mount again. One whose next worker is awaited does not answer, and is not.
+func isDead(point string) bool {
+	said := make(chan error, 1)
+	go func() {
+		var fs unix.Statfs_t
+		said <- unix.Statfs(point, &fs)
+	}()
+	select {
+	case err := <-said:
+		return errors.Is(err, unix.ENOTCONN)
+	case <-time.After(2 * time.Second):
+		return false
+	}
 }
 
 func (a *app) showReport(r layer.Report) {
@@ -118,9 +136,10 @@ func showFindings(w io.Writer, label string, findings []layer.Finding) {
 
 // finding is a layer.Finding under the names of its JSON.
 type finding struct {
-	Object string     `json:"object"`
-	Text   string     `json:"text"`
-	Ranges [][2]int64 `json:"ranges,omitempty"`
+	Object  string     `json:"object"`
+	Text    string     `json:"text"`
+	Ranges  [][2]int64 `json:"ranges,omitempty"`
+	Readers []string   `json:"readers,omitempty"`
 }
 
 func jsonFindings(all []layer.Finding) []finding {

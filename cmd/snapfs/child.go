@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -187,7 +186,7 @@ type mountRefused struct{ error }
 func (s *supervisor) attach(w *child) error {
 	if s.devices == nil {
 		if !s.spec.foreground { // the store is known to be one
-			if err := s.log.open(filepath.Join(s.spec.store, "log")); err != nil {
+			if err := s.openLog(); err != nil {
 				return err
 			}
 		}

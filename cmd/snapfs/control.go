@@ -25,8 +25,8 @@ func openPlace(path string) (place, error) {
 	var fs unix.Statfs_t
 	err := unix.Statfs(path, &fs)
 	switch {
-	case errors.Is(err, unix.ENOTCONN):
-		return p, fmt.Errorf("%s: the mount's daemon is gone; clear it with `snapfs umount` and mount again", path)
+	case isGone(err):
+		return p, daemonGone(path)
 	case err != nil:
 		return p, fmt.Errorf("%s: %w", path, err)
 	}
@@ -38,6 +38,13 @@ func openPlace(path string) (place, error) {
 		return p, fmt.Errorf("%s is neither a VM's directory in a snapfs mount nor such a mount", path)
 	}
 	return p, nil
+}
+
+// isGone says whether an error is that of a mount that nobody serves any more: of who asks it, or was waiting for an answer.
+func isGone(err error) bool { return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) }
+
+func daemonGone(path string) error {
+	return fmt.Errorf("%s: the mount's daemon is gone; clear it with `snapfs umount` and mount again", path)
 }
 
 // openVM checks that a path is a VM's directory.
@@ -70,7 +77,13 @@ func (p place) name() string {
 func (p place) control(name string) string { return filepath.Join(p.dir, layer.SnapDir, name) }
 
 // read gives the content of a control file for reading.
-func (p place) read(name string) ([]byte, error) { return readControl(p.control(name)) }
+func (p place) read(name string) ([]byte, error) {
+	text, err := readControl(p.control(name))
+	if isGone(err) {
+		err = daemonGone(p.dir)
+	}
+	return text, err
+}
 
 // readControl reads a control file in as few requests as it takes: a worker's death between two of them could have them
 // tell of two different moments.
@@ -162,6 +175,9 @@ func (p place) do(name string, c command) (answer, error) {
 // tell gives a control file a text and waits for its answer. A refusal comes back in the daemon's words.
 func (p place) tell(name string, text []byte) (answer, error) {
 	f, err := os.OpenFile(p.control(name), os.O_RDWR, 0)
+	if isGone(err) {
+		return answer{}, daemonGone(p.dir)
+	}
 	if err != nil {
 		return answer{}, err
 	}
@@ -169,6 +185,8 @@ func (p place) tell(name string, text []byte) (answer, error) {
 	_, doErr := f.Write(text)
 	reply, readErr := readAnswer(f)
 	switch {
+	case isGone(doErr) || isGone(readErr):
+		return reply, fmt.Errorf("%w; whether this was done shows then", daemonGone(p.dir))
 	case doErr != nil && reply.Error != nil && reply.Error.Message != "":
 		return reply, &refusal{text: reply.Error.Message, cause: doErr}
 	case doErr != nil:

@@ -84,11 +84,19 @@ func (a *attempt) checkDisks(machine quiesce.Machine) error {
 	v := a.vm
 	exclude, dir := v.Policy().Exclude, filepath.Join(a.mountpoint, v.Name())
 	for _, d := range disks {
-		if d.ReadOnly || slices.Contains(exclude, filepath.Base(d.File)) || isFileOf(v, dir, d.File) {
+		path := d.File
+		if !filepath.IsAbs(path) && machine.Dir != "" {
+			path = filepath.Join(machine.Dir, path)
+		}
+		if d.ReadOnly || slices.Contains(exclude, filepath.Base(path)) || isFileOf(v, dir, path) {
 			continue
 		}
+		if !filepath.IsAbs(path) {
+			return layer.Errorf(syscall.EINVAL, "disk %s of the machine, %s, is not known to be in the directory of VM %q: start QEMU with the full path of the disk, or exclude %q by the policy to do without",
+				d.Device, path, v.Name(), filepath.Base(path))
+		}
 		return layer.Errorf(syscall.EINVAL, "disk %s of the machine, %s, is not in the directory of VM %q, so that no snapshot has it; exclude %q by the policy to do without",
-			d.Device, d.File, v.Name(), filepath.Base(d.File))
+			d.Device, path, v.Name(), filepath.Base(path))
 	}
 	return nil
 }

@@ -97,6 +97,17 @@ func TestDisksOutside(t *testing.T) {
 	require.Equal(t, syscall.EINVAL, layer.Errno(err), "the machine has that disk and no other")
 }
 
+// A path that QEMU was given from where it was started is looked for there.
+func TestDiskOfARelativePath(t *testing.T) {
+	t.Chdir("/mnt") // of the monitor's process, and of the VM
+	k := newKept(t)
+	k.policy(fmt.Sprintf(`{"qmp": %q}`, newMonitor(t, "web/root.img")))
+	require.Nil(t, k.made("one").Warning)
+	k.policy(fmt.Sprintf(`{"qmp": %q}`, newMonitor(t, "db/root.img")))
+	_, err := k.create("two")
+	require.ErrorContains(t, err, "disk d0 of the machine, /mnt/db/root.img, is not in the directory of VM")
+}
+
 // A monitor that is not there keeps no snapshot from being taken, where it has no other part in it.
 func TestNoMonitor(t *testing.T) {
 	k := newKept(t)

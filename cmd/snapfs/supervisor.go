@@ -33,6 +33,7 @@ type supervisor struct {
 	manager  manager
 	signals  chan os.Signal
 	session  *layer.Session
+	store    *os.File // its directory, wherever that is by now; nil in the foreground
 	devices  []int // once mounted
 	restarts int
 	lastExit string
@@ -98,6 +99,14 @@ func (s *supervisor) adopt(k *handover) (err error) {
 	if s.session, err = layer.AdoptSession(k.Session); err != nil || s.spec.foreground {
 		return err
 	}
+	return s.openLog()
+}
+
+// openLog also keeps hold of the store's directory: if it is away when the supervisor gives up, the event is to go along.
+func (s *supervisor) openLog() (err error) {
+	if s.store, err = os.Open(s.spec.store); err != nil {
+		return err
+	}
 	return s.log.open(filepath.Join(s.spec.store, "log"))
 }
 
@@ -141,7 +150,11 @@ func (s *supervisor) isOver(end error) (over bool, err error) {
 func (s *supervisor) giveUp() error {
 	err := fmt.Errorf("%d workers in a row ended before they answered anything, the last one by: %s", s.failed, s.lastExit)
 	s.log.printf("gave up: %v", err)
-	file, _, openErr := openEvents(filepath.Join(s.spec.store, "events"), eventsSize)
+	dir := s.spec.store
+	if s.store != nil {
+		dir = fmt.Sprintf("/proc/self/fd/%d", s.store.Fd())
+	}
+	file, _, openErr := openEvents(filepath.Join(dir, "events"), eventsSize)
 	if openErr != nil {
 		s.log.printf("no event tells of it: %v", openErr)
 		return err

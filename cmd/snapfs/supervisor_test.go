@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,6 +110,21 @@ func TestFailedStarts(t *testing.T) {
 	require.Contains(t, stderr, "cleared away")
 	require.Contains(t, done(t, "log", point), `gave-up workers=5 last="exit status 1"`)
 	require.FileExists(t, path)
+}
+
+// A store that is away when the supervisor gives up has the event when it is back.
+func TestGaveUpWhileTheStoreWasAway(t *testing.T) {
+	store := filepath.Join(t.TempDir(), "store")
+	require.NoError(t, os.Mkdir(store, 0o700))
+	s := &supervisor{spec: mountSpec{store: store}, log: newDaemonLog(io.Discard), failed: 5, lastExit: "exit status 1"}
+	require.NoError(t, s.openLog())
+	defer s.store.Close()
+	require.NoError(t, os.Rename(store, store+".away"))
+	require.Error(t, s.giveUp())
+	require.NoDirExists(t, store)
+	text, err := os.ReadFile(filepath.Join(store+".away", "events"))
+	require.NoError(t, err)
+	require.Contains(t, string(text), `gave-up workers=5 last="exit status 1"`)
 }
 
 // A store that is away, with its disk, for a moment in which its worker dies: guests wait for it, and nobody makes another.
