@@ -41,7 +41,9 @@ func openPlace(path string) (place, error) {
 }
 
 // isGone says whether an error is that of a mount that nobody serves any more: of who asks it, or was waiting for an answer.
-func isGone(err error) bool { return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) }
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+}
 
 func daemonGone(path string) error {
 	return fmt.Errorf("%s: the mount's daemon is gone; clear it with `snapfs umount` and mount again", path)

@@ -34,7 +34,7 @@ type supervisor struct {
 	signals  chan os.Signal
 	session  *layer.Session
 	store    *os.File // its directory, wherever that is by now; nil in the foreground
-	devices  []int // once mounted
+	devices  []int    // once mounted
 	restarts int
 	lastExit string
 	failed   int  // starts in a row
