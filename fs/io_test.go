@@ -106,13 +106,8 @@ func TestDurableWrites(t *testing.T) {
 		_, err = f.WriteAt(want, 5000)
 		require.NoError(t, err)
 
-		require.Eventually(t, func() bool { // which the first write has asked for: nothing is renamed under the copy then
-			_, err := os.Stat(filepath.Join(m.store.Dir(), "journal"))
-			return err == nil
-		}, time.Minute, time.Millisecond)
 		dir := filepath.Join(t.TempDir(), "copy")
-		out, err := exec.Command("cp", "-a", m.store.Dir(), dir).CombinedOutput()
-		require.NoError(t, err, "%s", out)
+		m.copyStore(dir)
 		store, err := layer.Open(dir, layer.Options{Reserve: layer.Reserve{Bytes: 1 << 20}})
 		require.NoError(t, err)
 		vm, err := store.VM("web")
@@ -125,6 +120,30 @@ func TestDurableWrites(t *testing.T) {
 		require.True(t, bytes.Equal(want, got[5000:n]))
 		require.NoError(t, store.Close())
 		require.NoError(t, f.Close())
+	}
+}
+
+// copyStore copies the store in between two commits of its index, and after the first write's journal was made: a copy takes
+// a while, and what is made meanwhile would be in one file of it and not in another.
+func (m *mounted) copyStore(dir string) {
+	m.Helper()
+	commits := func() []byte {
+		p, err := os.ReadFile(filepath.Join(m.store.Dir(), "commits"))
+		require.NoError(m, err)
+		return p
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		require.True(m, time.Now().Before(deadline))
+		before := commits()
+		if _, err := os.Stat(filepath.Join(m.store.Dir(), "journal")); err != nil {
+			continue
+		}
+		out, err := exec.Command("cp", "-a", m.store.Dir(), dir).CombinedOutput()
+		require.NoError(m, err, "%s", out)
+		if bytes.Equal(before, commits()) {
+			return
+		}
+		require.NoError(m, os.RemoveAll(dir))
 	}
 }
 

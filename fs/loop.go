@@ -77,7 +77,9 @@ func (l *loop) next() (int, error) {
 	if l.s.turns.queued.Load() > 0 {
 		return 0, nil
 	}
-	return l.dev.read(l.buf.request())
+	n, err := l.dev.read(l.buf.request())
+	l.s.turns.came.Add(1)
+	return n, err
 }
 
 // readAhead reads what waits in the kernel. If nothing does, nor much in queues, it does not look for a

@@ -50,6 +50,8 @@ type watchman struct {
 	loops []*watched
 	extra int // loops that were started beside the usual ones, ever
 
+	keeper keeper
+
 	slowAt      time.Time // when something was last slow
 	ended, late uint64    // the session's, when last looked at
 }
@@ -64,6 +66,7 @@ type watched struct {
 // watch runs until the session ends.
 func (w *watchman) watch() {
 	pause := watchEvery
+	defer w.keeper.release()
 	for {
 		select {
 		case <-w.s.relief.over:
@@ -74,6 +77,7 @@ func (w *watchman) watch() {
 		if w.look() {
 			pause = watchEvery
 		}
+		w.keeper.look(time.Now(), w.s.turns.came.Load())
 	}
 }
 

@@ -26,6 +26,7 @@ type Options struct {
 	Mountpoint     string
 	SnapdirVisible bool                             // list .snapshots in directories
 	Readers        int                              // reader loops; 0: twice the CPUs, 4 to 32
+	LetSleep       bool                             // never keep processors awake
 	Devices        []int                            // what Attach returned; nil: Mount attaches
 	Supervision    func() Supervision               // nil: there is none
 	Version        string                           // of the program, for status
@@ -246,7 +247,7 @@ func (s *Session) start() error {
 		return err
 	}
 	failures := make(chan error, len(s.devices))
-	w := &watchman{s: s}
+	w := &watchman{s: s, keeper: newKeeper(s.files.options)}
 	over := sync.OnceFunc(func() { close(s.relief.over) })
 	for i, d := range s.devices {
 		l := &loop{s: s, dev: d, slot: d.session.LoopSlot(i)}

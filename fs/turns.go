@@ -46,11 +46,12 @@ type request struct {
 
 // turns are the queues.
 type turns struct {
-	idle   atomic.Int32 // loops that wait for the kernel
-	queued atomic.Int32 // requests
-	bytes  atomic.Int64 // of memory that they lie in
-	large  atomic.Int32 // those of more than a block
-	others atomic.Int32 // how many more of the last one's VM come before that counts as the only one
+	idle   atomic.Int32  // loops that wait for the kernel
+	came   atomic.Uint64 // requests that loops waited for
+	queued atomic.Int32  // requests
+	bytes  atomic.Int64  // of memory that they lie in
+	large  atomic.Int32  // those of more than a block
+	others atomic.Int32  // how many more of the last one's VM come before that counts as the only one
 
 	mu          sync.Mutex // guards what follows
 	of          map[layer.VMID]*queue

@@ -22,6 +22,7 @@ type mountSpec struct {
 	reserve           reserveFlag
 	mapMemory         sizeFlag
 	verify            bool
+	letSleep          bool
 }
 
 func (a *app) mountCmd() *cobra.Command {
@@ -76,6 +77,7 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 	flags.Var(&spec.reserve, "reserve", "refuse writes that take space when less than `SIZE` (16GiB, 5%) is free (default 5%, within 128MiB and 4GiB)")
 	flags.Var(&spec.mapMemory, "map-memory", "keep at most `SIZE` of maps in memory (default 256MiB)")
 	flags.BoolVar(&spec.verify, "verify", false, "compare with its checksum what is read of snapshots: EIO rather than damaged data")
+	flags.BoolVar(&spec.letSleep, "let-sleep", false, "never keep the host's processors awake, as is done while many requests come one at a time")
 	flags.BoolVar(&try, tryFlag, false, "say whether this version could go on with a mount, as an upgrade asks")
 	flags.Lookup(tryFlag).Hidden = true
 	flags.Lookup("map-memory").DefValue = ""
@@ -104,6 +106,9 @@ func (m mountSpec) args() []string {
 	}
 	if m.verify {
 		args = append(args, "--verify")
+	}
+	if m.letSleep {
+		args = append(args, "--let-sleep")
 	}
 	if reserve := m.reserve.String(); reserve != "" {
 		args = append(args, "--reserve="+reserve)

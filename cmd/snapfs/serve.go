@@ -94,6 +94,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		Supervision:    w.supervision,
 		Version:        version(),
 		SnapdirVisible: spec.snapdir == "visible",
+		LetSleep:       spec.letSleep,
 		Logf:           log.printf,
 		Log:            events,
 		Create:         keeper.taker.take,
