@@ -3,6 +3,7 @@ package main
 // What it was measured on.
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,11 +15,12 @@ import (
 )
 
 // about describes the machine, the programs and how they were set.
-func (b *bench) about(dir string, took time.Duration) [][]string {
+func (b *bench) about(dir string, awake bool, took time.Duration) [][]string {
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
 	rows := [][]string{
 		{"CPU", fmt.Sprintf("%d × %s", runtime.NumCPU(), fieldOf("/proc/cpuinfo", "model name"))},
+		{"which sleep", map[bool]string{true: "never", false: "as they like, but where snapfs is asked for much"}[awake]},
 		{"memory", fieldOf("/proc/meminfo", "MemTotal")},
 		{"kernel", unix.ByteSliceToString(uts.Release[:])},
 		{"files on", firstLine("findmnt", "-n", "-o", "FSTYPE,SOURCE,OPTIONS", "-T", dir)},
@@ -36,6 +38,18 @@ func (b *bench) about(dir string, took time.Duration) [][]string {
 			[]string{"qcow2", "qemu-img bench, cache=none, aio=" + b.disks.direct.AIO + ": fastest of three"})
 	}
 	return rows
+}
+
+// keepAwake lets no processor sleep until the file is closed (Documentation/power/pm_qos_interface.rst).
+func keepAwake() (*os.File, error) {
+	f, err := os.OpenFile("/dev/cpu_dma_latency", os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Write(make([]byte, 4)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // fieldOf is the first field of that name in a file of /proc.

@@ -49,6 +49,7 @@ type options struct {
 	snapfs, other string
 	out           string
 	verbose       bool
+	awake         bool
 }
 
 func parseOptions() (o options, err error) {
@@ -63,6 +64,7 @@ func parseOptions() (o options, err error) {
 	flag.StringVar(&o.snapfs, "snapfs", "bin/snapfs", "the `BINARY` to measure")
 	flag.StringVar(&o.other, "against", "", "another `BINARY` of snapfs, to measure in the same run")
 	flag.StringVar(&o.out, "out", "bench/results", "the `DIRECTORY` for the report")
+	flag.BoolVar(&o.awake, "awake", false, "keep the processors awake all the time, for everything that is measured, as snapfs does by itself while it is asked for much")
 	flag.BoolVar(&o.verbose, "v", false, "say each step, and when it began")
 	flag.Parse()
 	o.form = quick
@@ -151,6 +153,13 @@ func (o options) measure(dir string) (*results, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.awake {
+		qos, err := keepAwake()
+		if err != nil {
+			return nil, err
+		}
+		defer qos.Close()
+	}
 	total := disksShare
 	for _, g := range o.groups {
 		total += g.share
@@ -159,7 +168,7 @@ func (o options) measure(dir string) (*results, error) {
 	began := time.Now()
 	problems := b.runAll(o.groups, dir)
 	b.writeSummary(os.Stdout, o.groups)
-	path, err := b.writeReport(o.out, o.groups, began, b.about(dir, time.Since(began)))
+	path, err := b.writeReport(o.out, o.groups, began, b.about(dir, o.awake, time.Since(began)))
 	fmt.Println(path)
 	return b.results, errors.Join(append(problems, err)...)
 }

@@ -64,7 +64,8 @@ func (k *keeper) look(now time.Time, requests uint64) {
 	if float64(requests-k.requests) >= awakeRequests*all {
 		idle = k.idleTime()
 	}
-	keep := idle > 0 && k.idle > 0 && (idle-k.idle).Seconds() >= awakeIdle*all
+	// At first it is not known how busy they are: a burst is over by the time that it would be.
+	keep := idle > 0 && (k.idle == 0 || (idle-k.idle).Seconds() >= awakeIdle*all)
 	k.looked, k.requests, k.idle = now, requests, idle
 	switch {
 	case keep && k.held == nil:

@@ -92,15 +92,15 @@ func TestKeeper(t *testing.T) {
 		keeps          bool
 	}{
 		{"nothing comes", 0, 8, time.Second, false},
-		{"how busy it is is not known yet", 1, 8, time.Second, false},
+		{"enough, and how busy it is is not known yet", 1, 0, time.Second, true},
 		{"enough, and idle", 1, 1, time.Second, true},
 		{"looked at too early", 0, 0, time.Millisecond, true},
 		{"idle still", 1.1, 1.1, time.Second, true},
 		{"busy", 100, 0.9, time.Second, false},
 		{"idle again", 100, 1.1, time.Second, true},
 		{"too little", 0.9, 8, time.Second, false},
-		{"more, but not for as long", 8, 8, time.Second, false},
-		{"so long", 8, 8, time.Second, true},
+		{"enough again, and busy", 1, 0, time.Second, true},
+		{"which it is still", 1, 0.9, time.Second, false},
 	} {
 		all := step.passed.Seconds() * float64(runtime.NumCPU())
 		now = now.Add(step.passed)
