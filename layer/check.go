@@ -38,6 +38,8 @@ type Report struct {
 	Repaired  []Finding `json:"repaired"` // by Repair: what it did. Findings is what stays
 	Lost      []Finding `json:"lost"`     // by Repair: what is lost, or may be, and is noted nowhere in the store: told this once
 	Unread    bool      `json:"unread"`   // the index can't be read, so nothing else was looked at
+	WentBack  time.Time `json:"-"`        // by Repair: to a state of the index from then, or later; zero: it did not
+	Names     []string  `json:"-"`        // VMs, and snapshots as VM@NAME, that the index has
 }
 
 // Check looks through a store that nobody has mounted. It writes nothing there, but for the file that it locks.
@@ -179,6 +181,12 @@ func (k *check) listFiles() error {
 func (k *check) checkCatalog() error {
 	c := k.catalog
 	k.VMs, k.Files, k.Snapshots, k.Layers = len(c.vms), len(c.files), len(c.snapshots), len(c.layers)
+	for _, v := range c.vms {
+		k.Names = append(k.Names, v.Name)
+	}
+	for _, n := range c.snapshots {
+		k.Names = append(k.Names, c.vms[n.VM].Name+"@"+n.Name)
+	}
 	for id, l := range c.layers {
 		if _, ok := c.lineages[l.Lineage]; !ok {
 			k.contradiction(layerName(id), "is of lineage %d, which is missing", l.Lineage)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,7 @@ import (
 func Repair(dir string) (report Report, err error) {
 	q := &quarantine{store: dir}
 	var done, lost []Finding
+	var wentBack time.Time
 	if err := repairFormat(dir, q, &done); err != nil {
 		return report, err
 	}
@@ -44,12 +46,12 @@ func Repair(dir string) (report Report, err error) {
 	if errors.As(err, new(indexDamage)) && beginningIsBest(dir) {
 		var restored RestoreReport
 		if restored, err = RestoreIndex(dir, false); err == nil {
-			done = append(done, restored.findings()...)
+			done, wentBack = append(done, restored.findings()...), restored.Taken
 			err = withOffline(dir, q, &done, repair)
 		}
 	}
 	err = damageFound(dir, &report, err)
-	report.Repaired, report.Lost = done, lost
+	report.Repaired, report.Lost, report.WentBack = done, lost, wentBack
 	return report, err
 }
 

@@ -36,6 +36,7 @@ type RestoreReport struct {
 	Done    []Finding // what was set right
 	States  []Finding // what each VM's current state is
 	Lost    []Finding // what it lacks, and what a check of the store finds
+	Names   []string  // VMs, and snapshots as VM@NAME, that it has
 	Unknown int       // data files and images put aside, of what was made since the backup
 	Bytes   int64     // that they take
 }
@@ -77,7 +78,7 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	}
 	err = readIndex(dir, func(o *offline) error {
 		check, err := o.check()
-		report.Lost = check.Findings
+		report.Lost, report.Names = check.Findings, check.Names
 		return err
 	})
 	if err != nil {

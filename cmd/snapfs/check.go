@@ -24,8 +24,9 @@ func (a *app) checkCmd() *cobra.Command {
 With --repair, what can be set right is: counts, lists and checksums are made anew; files that are not the store's go to
 STORE/quarantine; blocks that a data file has lost are noted, so that to read them is an error, and never zeros, until they
 are written anew. What no repair brings back is named as long as somebody lacks it: the VM, the file or snapshot, and which
-bytes; what a damaged journal took with it, which reads as it was before, is named once. Checksums that are lost are made anew of what the data is then. An index whose log is damaged is made anew of what is
-sound before the damage, if that is newer than all backups; of an index that is damaged otherwise see ` + "`snapfs restore-index`" + `.
+bytes; what a damaged journal took with it, which reads as it was before, is named once, and so are VMs and snapshots that
+were made after what a damaged index goes back to. Checksums that are lost are made anew of what the data is then. An index
+whose log is damaged is made anew of what is sound before the damage, if that is newer than all backups; of an index that is damaged otherwise see ` + "`snapfs restore-index`" + `.
 
 Exit code 0: nothing is wrong, or not any more. 1: something is, or is lost.`,
 		Args: cobra.ExactArgs(1),
@@ -53,6 +54,13 @@ func (a *app) check(dir string, repair, asJSON bool) error {
 		return err
 	}
 	report.Findings = append(report.Findings, report.Lost...)
+	if !report.WentBack.IsZero() {
+		gone, err := tellGone(dir, report.WentBack, report.Names)
+		if err != nil {
+			return err
+		}
+		report.Findings = append(report.Findings, gone...)
+	}
 	if asJSON {
 		if err := writeJSON(a.stdout, jsonReport(report)); err != nil {
 			return err

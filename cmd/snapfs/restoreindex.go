@@ -51,6 +51,11 @@ func (a *app) restoreIndex(dir string, force bool) error {
 	if err != nil {
 		return err
 	}
+	gone, err := tellGone(dir, report.Taken, report.Names)
+	if err != nil {
+		return err
+	}
+	report.Lost = append(report.Lost, gone...)
 	a.showRestored(report)
 	if err := keepRestored(dir, report); err != nil {
 		return err
