@@ -3,6 +3,7 @@ package layer
 // Mending memory images: a snapshot whose image is gone is one without memory.
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -19,7 +20,11 @@ func (m *mender) mendImages() error {
 			continue
 		}
 		r, known := m.catalog.images[n.Memory]
-		if known && at.checkFile(n.Memory, r) == nil {
+		why := errImageMissing
+		if known {
+			why = at.checkFile(n.Memory, r)
+		}
+		if why == nil {
 			continue
 		}
 		object := m.catalog.vms[n.VM].Name + "@" + n.Name
@@ -32,6 +37,7 @@ func (m *mender) mendImages() error {
 			continue
 		}
 		m.did(object, "%s: it is a snapshot without memory from now on", lostMemory)
+		m.lost = append(m.lost, Finding{Object: object, Text: fmt.Sprintf("%s, %s: %v", lostMemory, imageName(n.Memory, r), why)})
 		err := commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {
 			tx.Delete(catalogKey(tableImage, n.Memory))
 			return edit(tx, catalogKey(tableSnapshot, id), func(r *snapshotRecord) {

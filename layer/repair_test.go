@@ -392,6 +392,8 @@ func TestRepairOfMemory(t *testing.T) {
 	require.Empty(t, report.Findings)
 	require.Len(t, report.Repaired, 1)
 	require.Equal(t, "web@s", report.Repaired[0].Object)
+	require.Len(t, report.Lost, 1)
+	require.Contains(t, report.Lost[0].Text, "its file is missing")
 	n, err := vmNamed(t, openStore(t, s.dir, Options{}), "web").Snapshot("s")
 	require.NoError(t, err)
 	require.Nil(t, n.Info().Memory)
