@@ -18,6 +18,10 @@ import (
 
 const counterName = "commits"
 
+// oneIn says whether to do this one of a row of cases that have one thread each: under the race detector, which has seen all
+// of it after a few, one in n.
+func oneIn(n int) bool { return !testing.Short() || rand.IntN(n) == 0 }
+
 // openCounted opens an index with a counter, both in dir.
 func openCounted(dir string) (*Index, error) {
 	return Open(filepath.Join(dir, "index"), Options{Counter: filepath.Join(dir, counterName)})
@@ -171,9 +175,9 @@ func TestDamage(t *testing.T) {
 		path := filepath.Join(work, name)
 		original, err := os.ReadFile(path)
 		require.NoError(t, err)
-		for i, at := range spots(name, original) {
-			if testing.Short() && i%8 != 0 {
-				continue // the race detector has nothing to find in the others
+		for _, at := range spots(name, original) {
+			if !oneIn(20) {
+				continue
 			}
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			require.NoError(t, err)
@@ -183,6 +187,9 @@ func TestDamage(t *testing.T) {
 			try(name, original, "with a bit flipped at %d", at)
 		}
 		for _, size := range []int{0, 1, 10, len(original) / 3, len(original) - 1} {
+			if !oneIn(5) {
+				continue
+			}
 			require.NoError(t, os.Truncate(path, int64(size)))
 			try(name, original, "cut off at %d", size)
 		}
@@ -190,7 +197,7 @@ func TestDamage(t *testing.T) {
 		try(name, original, "missing")
 	}
 	for _, what := range []string{".sst", ".mem"} {
-		require.Greater(t, refused[what], 10)
+		require.True(t, refused[what] > 10 || testing.Short())
 	}
 	t.Logf("refused %v, without effect %v", refused, unseen)
 

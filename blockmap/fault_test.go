@@ -4,7 +4,9 @@ package blockmap
 // that is not, nothing follows a commit that failed, and the next Open finds all that was acknowledged.
 
 import (
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -135,11 +137,21 @@ func faultRun(t *testing.T, f *failure, used bool) string {
 	return f.hit()
 }
 
-func TestEveryFailure(t *testing.T) {
-	stride := 1
-	if testing.Short() {
-		stride = 4
+var every = flag.Bool("every", false, "have the n-th thing of each kind fail for every n, not for some, others in each run")
+
+// nextFailure is how many of a kind on from the n-th the next one is that fails; under the race detector, which has seen all
+// of it after a few, ever more.
+func nextFailure(n int) int {
+	switch {
+	case *every:
+		return 1
+	case testing.Short():
+		return 1 + rand.IntN(2*n)
 	}
+	return 1 + rand.IntN(5)
+}
+
+func TestEveryFailure(t *testing.T) {
 	for _, used := range []bool{false, true} {
 		for _, kind := range []string{"read", "write", "sync", "allocate", "open", "create", "unlink", "mkdir", "stat", "view"} {
 			if kind == "read" && !used || kind == "unlink" && !used {
@@ -147,7 +159,7 @@ func TestEveryFailure(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s, used %v", kind, used), func(t *testing.T) {
 				hit := make(map[string]int)
-				for n := 1; ; n += stride {
+				for n := 1; ; n += nextFailure(n) {
 					path := faultRun(t, &failure{kind: kind, n: n}, used)
 					if path == "" {
 						require.NotEmpty(t, hit, "nothing of the kind was ever asked for")

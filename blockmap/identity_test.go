@@ -21,6 +21,8 @@ func foreignCounter(t *testing.T, dir string, number uint64) {
 }
 
 func TestForeignCounter(t *testing.T) {
+	old, oldContent := crashed(t)
+	young, youngContent := youngIndex(t)
 	for what, number := range map[string]func(made uint64) uint64{
 		"none":   func(uint64) uint64 { return 0 },
 		"lower":  func(made uint64) uint64 { return made - 3 },
@@ -29,10 +31,12 @@ func TestForeignCounter(t *testing.T) {
 	} {
 		for _, tables := range []bool{true, false} {
 			t.Run(what, func(t *testing.T) {
-				dir, content := crashed(t)
+				store, content := old, oldContent
 				if !tables {
-					dir, content = youngIndex(t)
+					store, content = young, youngContent
 				}
+				dir := filepath.Join(t.TempDir(), "copy")
+				copyAll(t, store, dir)
 				mine, made, _, err := ReadCounter(filepath.Join(dir, counterName))
 				require.NoError(t, err)
 				foreignCounter(t, dir, number(made))

@@ -41,11 +41,12 @@ func doRandomly(t *testing.T, m *mount, steps int, crash func()) {
 	r.verify()
 	r.m.remount()
 	r.verify()
+	t.Logf("%d operations: %v", steps, r.done)
 }
 
 // newRandom starts with two VMs. Nothing crashes if crash is nil.
 func newRandom(t *testing.T, m *mount, crash func()) *random {
-	r := &random{T: t, rng: newRand(t), m: m, lose: crash, vms: map[string]*modelVM{}}
+	r := &random{T: t, rng: newRand(t), m: m, lose: crash, vms: map[string]*modelVM{}, done: map[string]int{}}
 	for _, name := range []string{"vm0", "vm1"} {
 		r.m.vm(name)
 		r.vms[name] = newModelVM()
@@ -71,8 +72,9 @@ type random struct {
 	vms   map[string]*modelVM
 	count int // of names given
 
-	vm, file string // in use; mostly the next request goes there again
-	what     string // the last step was
+	vm, file string         // in use; mostly the next request goes there again
+	what     string         // the last step was
+	done     map[string]int // how often each
 }
 
 func (r *random) step(i int) {
@@ -101,6 +103,7 @@ func (r *random) step(i int) {
 	for _, s := range steps {
 		if n -= s.weight; n < 0 {
 			r.what = s.what
+			r.done[s.what]++
 			r.Logf("%d: %s: %s %s", i, name, s.what, s.do(r.m.path(name), vm))
 			return
 		}

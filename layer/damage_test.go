@@ -91,6 +91,9 @@ func TestDamagedDataFiles(t *testing.T) {
 		},
 	} {
 		for _, entry := range entries {
+			if !oneIn(8) {
+				continue
+			}
 			t.Run(what+" "+entry.Name(), func(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "store")
 				copyStore(t, pristine, dir)
@@ -165,12 +168,18 @@ func TestDamagedFormat(t *testing.T) {
 	}
 	for at := range original {
 		for bit := range 8 {
+			if !oneIn(20) {
+				continue
+			}
 			data := slices.Clone(original)
 			data[at] ^= 1 << bit
 			try(data)
 		}
 	}
 	for size := range len(original) - 1 {
+		if !oneIn(20) {
+			continue
+		}
 		try(original[:size])
 	}
 	require.NoError(t, os.Remove(path))
@@ -182,6 +191,9 @@ func TestDamagedFormat(t *testing.T) {
 func TestMissingParts(t *testing.T) {
 	other := sample(t)
 	for _, name := range []string{indexName, layersName, commitsName} {
+		if !oneIn(3) {
+			continue
+		}
 		dir := sample(t)
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, name)))
 		_, err := Open(dir, Options{})

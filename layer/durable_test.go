@@ -197,6 +197,7 @@ func TestNamesAreDurable(t *testing.T) {
 	n.use(nil)
 	require.NoError(t, w.store.Close())
 	require.NotZero(t, n.seen)
+	t.Logf("%d names compared", n.seen)
 
 	// A file that is nobody's is put into quarantine.
 	require.NoError(t, os.WriteFile(filepath.Join(w.dir, layersName, "foreign"), []byte("foreign"), 0o600))

@@ -204,6 +204,7 @@ func TestFullDisk(t *testing.T) {
 		rival.eat(t)
 	}
 	require.NotZero(t, d.events.count("ballast-released"))
+	t.Logf("the ballast was given up %d times", d.events.count("ballast-released"))
 
 	before := content(t, f)
 	require.NoError(t, s.Close(), "a full disk can be closed")

@@ -43,6 +43,10 @@ type tester interface {
 	Logf(format string, args ...any)
 }
 
+// oneIn says whether to do this one of a row of cases that have one thread each: under the race detector, which has seen all
+// of it after a few, one in n.
+func oneIn(n int) bool { return !testing.Short() || rand.IntN(n) == 0 }
+
 // openStore opens a store that the test closes.
 func openStore(t *testing.T, dir string, o Options) *Store {
 	t.Helper()
@@ -283,6 +287,25 @@ func eachExtent(t tester, f *os.File, fn func(start, end int64)) {
 		require.NoError(t, err)
 		fn(start, end)
 	}
+}
+
+// eachBlock calls fn for each block of a file that is not zero; reading holes is what takes time.
+func eachBlock(t tester, path string, fn func(off int64, p []byte)) {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	block, zeros := make([]byte, blockSize), make([]byte, blockSize)
+	eachExtent(t, f, func(start, end int64) {
+		for off := start; off < end; off += blockSize {
+			p := block[:min(blockSize, end-off)]
+			_, err := f.ReadAt(p, off)
+			require.NoError(t, err)
+			if !bytes.Equal(p, zeros[:len(p)]) {
+				fn(off, p)
+			}
+		}
+	})
 }
 
 // layersDir is where a store keeps data files.

@@ -65,16 +65,13 @@ var journalFaults = []string{"read", "write", "sync", "open", "create", "rename"
 func eachFailure(t *testing.T, least int, run func(t *testing.T, f *failure)) {
 	hits := 0
 	for _, kind := range journalFaults {
-		for n := 1; ; n += nextFailure() {
+		hits += eachNth(func(n int) bool {
 			f := &failure{kind: kind, n: n}
 			fault, commitFault = f.ask, f.commit
 			run(t, f)
 			fault, commitFault = nil, nil
-			if !f.hit {
-				break
-			}
-			hits++
-		}
+			return f.hit
+		})
 	}
 	if *every {
 		require.GreaterOrEqual(t, hits, least)

@@ -146,18 +146,15 @@ func TestLayerFailsTwice(t *testing.T) {
 func TestKeptFailures(t *testing.T) {
 	hits := 0
 	for _, kind := range []string{"read", "write", "sync", "create", "rename", "commit"} {
-		for n := 1; ; n += nextFailure() {
+		hits += eachNth(func(n int) bool {
 			base := t.TempDir()
 			d := newLosingDisk(t, filepath.Join(base, "0"), Options{})
 			again, hit := d.keep(t, kind, n, filepath.Join(base, "1"))
 			d.requireAll(t, again, fmt.Sprintf("after %s %d", kind, n))
 			require.NoError(t, again.Close())
 			requireSound(t, again.dir)
-			if !hit {
-				break
-			}
-			hits++
-		}
+			return hit
+		})
 	}
 	require.GreaterOrEqual(t, hits, 6)
 	t.Logf("%d failures", hits)

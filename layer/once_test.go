@@ -141,6 +141,9 @@ const onceID, onceHandle = 42, 17
 // The worker dies at each commit that an operation makes, before or after it is on disk.
 func TestOnce(t *testing.T) {
 	for name, op := range onceOps {
+		if !oneIn(4) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			for n, hit := 1, true; hit; n++ {
 				for _, durable := range []bool{false, true} {

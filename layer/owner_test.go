@@ -93,13 +93,17 @@ func everythingOfStore(t *testing.T, dir string) map[string]string {
 }
 
 func TestCounterOfAnotherStore(t *testing.T) {
-	for name, number := range map[string]func(made uint64) uint64{
-		"lower": func(made uint64) uint64 { return made - 2 }, "equal": func(made uint64) uint64 { return made },
-		"higher": func(made uint64) uint64 { return made + 100 },
-	} {
-		for kind, with := range map[string][2]bool{"young": {}, "with tables": {true, false}, "with a backup": {true, true}, "young, with a backup": {false, true}} {
+	for kind, with := range map[string][2]bool{"young": {}, "with tables": {true, false}, "with a backup": {true, true}, "young, with a backup": {false, true}} {
+		store, content := ownedStore(t, with[0], with[1])
+		for name, number := range map[string]func(made uint64) uint64{
+			"lower": func(made uint64) uint64 { return made - 2 }, "equal": func(made uint64) uint64 { return made },
+			"higher": func(made uint64) uint64 { return made + 100 },
+		} {
+			if !oneIn(6) {
+				continue
+			}
 			t.Run(name+", "+kind, func(t *testing.T) {
-				dir, content := ownedStore(t, with[0], with[1])
+				dir := copied(t, store)
 				path := filepath.Join(dir, commitsName)
 				mine, made, _, err := blockmap.ReadCounter(path)
 				require.NoError(t, err)

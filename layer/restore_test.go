@@ -345,7 +345,7 @@ func TestRestoreThatFails(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.NoError(t, os.Remove(filepath.Join(s.dir, commitsName)))
 	t.Cleanup(func() { fault = nil })
-	for n := 1; ; n++ {
+	steps := eachNth(func(n int) bool {
 		dir := filepath.Join(t.TempDir(), "store")
 		copyTree(t, s.dir, dir)
 		i := 0
@@ -362,8 +362,7 @@ func TestRestoreThatFails(t *testing.T) {
 		fault = nil
 		if i < n {
 			require.NoError(t, err)
-			t.Logf("%d steps", n-1)
-			return
+			return false
 		}
 		if err != nil {
 			if !strings.Contains(err.Error(), "the index is restored") {
@@ -377,5 +376,7 @@ func TestRestoreThatFails(t *testing.T) {
 		require.NoError(t, err)
 		requireSame(t, blocksOf(1, 8), viewed(t, vmNamed(t, again, "web"), "s", "root"), "the snapshot after step %d", n)
 		require.NoError(t, again.Close())
-	}
+		return true
+	})
+	t.Logf("%d steps", steps)
 }

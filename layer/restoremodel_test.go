@@ -20,12 +20,15 @@ import (
 
 func TestRestoreModel(t *testing.T) {
 	base := t.TempDir()
+	runs, compared, lost := 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp(base, "run")
 		require.NoError(t, err)
 		defer os.RemoveAll(dir)
-		runRestored(t, dir)
+		snapshots, blocks := runRestored(t, dir)
+		runs, compared, lost = runs+1, compared+snapshots, lost+blocks
 	})
+	t.Logf("%d indexes restored; %d snapshots compared, which have lost %d blocks", runs, compared, lost)
 }
 
 // backedUpSnapshot is a snapshot that a backup has.
@@ -35,7 +38,8 @@ type backedUpSnapshot struct {
 	files    map[string]modelState
 }
 
-func runRestored(t *rapid.T, dir string) {
+// runRestored says how many snapshots it compared, and how many blocks they have lost.
+func runRestored(t *rapid.T, dir string) (compared, lost int) {
 	stores := 0
 	m := &machine{limit: 40 * blockSize, longest: 10 * blockSize}
 	if rapid.Bool().Draw(t, "large") {
@@ -103,7 +107,7 @@ func runRestored(t *rapid.T, dir string) {
 	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
 	require.Greater(t, s.next.Load(), next, "ids that were given out")
-	lost := compareRestored(t, s, m, known)
+	compared, lost = len(known), compareRestored(t, s, m, known)
 	require.Equal(t, lost > 0, hasSnapshotLoss(report.Lost), "what is told is what is lost: %v", report.Lost)
 
 	// The store goes on, and gives back what nobody needs, while what the snapshots show stays.
@@ -134,6 +138,7 @@ func runRestored(t *rapid.T, dir string) {
 	compareRestored(t, s, m, known)
 	require.NoError(t, s.Close())
 	requireOnlyLosses(t, at)
+	return compared, lost
 }
 
 // compareRestored reads all snapshots of the backup, block by block, and says how many blocks are lost. Those that were

@@ -191,7 +191,7 @@ func TestSumsBesideReclaim(t *testing.T) {
 	s := newStore(t, Options{Verify: true, Event: func(_, event string, attrs ...any) { events.Store(event, attrs) }})
 	v := makeVM(t, s, "web")
 	f := makeFile(t, v, "root", 3000*blockSize)
-	done := make(chan struct{})
+	done, scrubs := make(chan struct{}), 0
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -204,6 +204,7 @@ func TestSumsBesideReclaim(t *testing.T) {
 			if !assert.NoError(t, err) || !assert.Empty(t, report.Findings) {
 				return
 			}
+			scrubs++
 		}
 	})
 	for i := range 40 {
@@ -223,6 +224,7 @@ func TestSumsBesideReclaim(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
+	t.Logf("%d scrubs", scrubs)
 	settle(t, s)
 	summed(t, s)
 	for _, event := range []string{"sum-failed", "sums-lost", "reclaim-failed"} {
