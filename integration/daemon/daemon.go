@@ -83,8 +83,8 @@ func (d *Daemon) Worker() int {
 // Kill ends the supervisor and its worker as a crash of the whole machine's software would.
 func (d *Daemon) Kill() {
 	pid := d.Cmd.Process.Pid
-	_ = unix.Kill(pid, unix.SIGSTOP) // or it would start another
 	for !Stopped(pid) {
+		_ = unix.Kill(pid, unix.SIGSTOP) // or it would start another; again, should somebody else have it go on
 		time.Sleep(time.Millisecond)
 	}
 	killInTurn(d.Worker(), pid) // alone, a worker would unmount
