@@ -16,8 +16,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -49,8 +47,11 @@ func (c *counter) number() uint64 { return binary.LittleEndian.Uint64(c.mark[16:
 
 // openCounter opens the file and reads it; found is false if there is none, or no slot of it is whole.
 func (h host) openCounter(path string) (c *counter, found bool, err error) {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return &counter{host: h}, false, nil
+	}
 	f, err := h.open(path, os.O_RDWR)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EISDIR) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return &counter{host: h}, false, nil
 	}
 	if err != nil {
@@ -137,9 +138,9 @@ func slotSound(slot *[slotSize]byte) bool {
 }
 
 // MakeCounter makes that file anew for an index that is whole and not open. Whether commits at its end are lost is what
-// only the old file knew. Of o, only Aside is used.
+// only the old file knew. Of o, only Aside and Identity are used.
 func MakeCounter(path, index string, o Options) error {
-	x, err := Open(index, Options{Aside: o.Aside})
+	x, err := Open(index, Options{Aside: o.Aside, Identity: o.Identity})
 	if err != nil {
 		return err
 	}
@@ -206,9 +207,17 @@ func noCounter(path string) error {
 // verifyMark compares the counter with the newest mark in an index.
 func (c *counter) verifyMark(mark []byte, path string) error {
 	if mark != nil && [16]byte(mark) != [16]byte(c.mark[:]) {
-		return &ForeignError{Path: path, Index: [16]byte(mark), Counter: [16]byte(c.mark[:])}
+		return &ForeignError{Path: path, Index: [16]byte(mark), Other: [16]byte(c.mark[:])}
 	}
 	return nil
+}
+
+// Identity is what tells the index from all others; false if no counter is kept.
+func (x *Index) Identity() (identity [16]byte, known bool) {
+	if x.counter == nil {
+		return identity, false
+	}
+	return *x.counter.identity(), true
 }
 
 // mark is that of the newest commit; nil if it has none.

@@ -15,14 +15,17 @@ import (
 	"github.com/dgraph-io/ristretto/v2/z"
 )
 
-// ForeignError says that the counter of commits is of another index than the one that it lies beside. It is an ErrDamaged, too.
-// Nothing was touched.
+// ForeignError says that the counter of commits is of another index than the one that it lies beside, or that both are not the
+// store's. It is an ErrDamaged, too. Nothing was touched.
 type ForeignError struct {
-	Path           string // of the counter
-	Index, Counter [16]byte
+	Path         string // of the counter; empty: the index is not the one that was asked for
+	Index, Other [16]byte
 }
 
 func (e *ForeignError) Error() string {
+	if e.Path == "" {
+		return "it is that of another store"
+	}
 	return fmt.Sprintf("it and %s are of different stores", e.Path)
 }
 
@@ -35,8 +38,8 @@ type mark struct {
 }
 
 // Identity tells the index in dir by what can be read of it, however damaged it is; found is false if that is no mark. Where there
-// are several, it is the counter's; nil: there is none.
-func Identity(dir string, counter *[16]byte) (identity [16]byte, found bool) {
+// are several, it is the preferred one; nil: none is.
+func Identity(dir string, preferred *[16]byte) (identity [16]byte, found bool) {
 	var names []string
 	if list, err := host(nil).tablesOf(dir); err == nil {
 		for id := range list {
@@ -53,15 +56,15 @@ func Identity(dir string, counter *[16]byte) (identity [16]byte, found bool) {
 	if len(marks) == 0 {
 		marks, _ = host(nil).logMarks(dir)
 	}
-	if mine := elect(marks, counter); mine != nil {
+	if mine := elect(marks, preferred); mine != nil {
 		return *mine, true
 	}
 	return identity, false
 }
 
 // identify finds the identity of what was surveyed: that in its tables, which are all on one list; where there are none yet, that
-// in its logs. Of several it is the counter's.
-func (s *survey) identify(h host, counter *[16]byte) error {
+// in its logs. Of several it is the preferred one.
+func (s *survey) identify(h host, preferred *[16]byte) error {
 	marks := s.marks
 	if len(marks) == 0 {
 		var err error
@@ -69,9 +72,9 @@ func (s *survey) identify(h host, counter *[16]byte) error {
 			return err
 		}
 	}
-	s.identity = elect(marks, counter)
+	s.identity = elect(marks, preferred)
 	for _, m := range marks {
-		if m.identity != *s.identity && (len(s.marks) > 0 || counter == nil) { // a log may be set aside, if the counter says so, too
+		if m.identity != *s.identity && (len(s.marks) > 0 || preferred == nil) { // a log may be set aside, if something says so, too
 			return fmt.Errorf("%w: %s is of another index than other files there", ErrDamaged, m.path)
 		}
 	}
@@ -81,18 +84,26 @@ func (s *survey) identify(h host, counter *[16]byte) error {
 // verifyCounter is nil if the counter is that of the index; nil, too, where either is not known.
 func (s *survey) verifyCounter(identity *[16]byte, path string) error {
 	if identity != nil && s.identity != nil && *identity != *s.identity {
-		return &ForeignError{Path: path, Index: *s.identity, Counter: *identity}
+		return &ForeignError{Path: path, Index: *s.identity, Other: *identity}
 	}
 	return nil
 }
 
-// verifyAll compares what was surveyed with the counter; nil: there is none.
-func (s *survey) verifyAll(c *counter, path string) error {
+// verifyOwner is nil if the index and the counter are those that were asked for; nil, too, where that is not known.
+func (s *survey) verifyOwner(c *counter, o Options) error {
+	if o.Identity != nil && s.identity != nil && *o.Identity != *s.identity {
+		return &ForeignError{Index: *s.identity, Other: *o.Identity}
+	}
+	return s.verifyCounter(c.identity(), o.Counter)
+}
+
+// verifyAll compares what was surveyed with the counter, too; nil: there is none.
+func (s *survey) verifyAll(c *counter, o Options) error {
+	if err := s.verifyOwner(c, o); err != nil {
+		return err
+	}
 	if c == nil {
 		return s.verify(0)
-	}
-	if err := s.verifyCounter(c.identity(), path); err != nil {
-		return err
 	}
 	return s.verify(c.number())
 }

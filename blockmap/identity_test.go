@@ -51,7 +51,7 @@ func TestForeignCounter(t *testing.T) {
 				require.Equal(t, mine, foreign.Index)
 				_, _, err = openToRead(dir)
 				require.ErrorAs(t, err, &foreign)
-				identity, found := Identity(filepath.Join(dir, "index"), &foreign.Counter)
+				identity, found := Identity(filepath.Join(dir, "index"), &foreign.Other)
 				require.True(t, found)
 				require.Equal(t, mine, identity)
 				require.Equal(t, before, stateOf(t, dir))

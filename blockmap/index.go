@@ -3,6 +3,7 @@ package blockmap
 // This file opens and closes the index; view.go reads, writer.go writes.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -38,6 +39,10 @@ type Options struct {
 	// Counter is the path of a file, outside of the index, with the number of the last commit: by it an index that has
 	// lost commits is recognised. It is made with the index; none is kept if the path is empty.
 	Counter string
+
+	// Identity is that of the store's index, as something else than the counter has it: files of another one are refused, whatever
+	// the counter says. Nil: it is not known.
+	Identity *[16]byte
 
 	// Aside is called for each file in the index's directory that would be removed or read, and is no part of the index,
 	// before anything else is done, and has to take it out of there. Nil: what no crash leaves is an ErrDamaged.
@@ -141,11 +146,11 @@ func (h host) verify(dir string, c *counter, found bool, o Options) error {
 	if !found {
 		c = nil
 	}
-	s, err := h.survey(dir, c.identity())
+	s, err := h.survey(dir, cmp.Or(o.Identity, c.identity()))
 	if err != nil {
 		return err
 	}
-	err = s.verifyAll(c, o.Counter)
+	err = s.verifyAll(c, o)
 	if err == nil && o.Counter != "" && !found && s.identity != nil {
 		err = noCounter(o.Counter)
 	}

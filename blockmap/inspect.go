@@ -14,9 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -67,27 +69,31 @@ type Stray struct {
 	Foreign bool   // no crash leaves such
 }
 
-// survey looks at the index in dir, beside which lies the counter of an index of that identity; nil: it is not known. Damage to its list of tables and to those is an
+// survey looks at the index in dir, which is to have that identity; nil: it is not known. Damage to its list of tables and to those is an
 // error, for without them there is nothing; damage to its logs is in what it returns.
-func (h host) survey(dir string, counter *[16]byte) (*survey, error) {
+func (h host) survey(dir string, expected *[16]byte) (*survey, error) {
 	tables, err := h.tablesOf(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &survey{dir: dir, tables: tables}
-	for id := range tables {
-		if err := h.surveyTable(table.NewFilename(id, dir), s); err != nil {
+	if err := errors.Join(s.listOthers(dir), s.listUnlisted(dir), s.listValueLogs(dir)); err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(tables)) {
+		name := table.NewFilename(id, dir)
+		if err := h.surveyTable(name, s); err != nil {
+			if _, gone := os.Lstat(name); errors.Is(gone, fs.ErrNotExist) {
+				err = s.blameList(err)
+			}
 			return nil, err
 		}
 	}
 	s.last = s.stored
-	if err := errors.Join(s.listUnlisted(dir), s.listValueLogs(dir)); err != nil {
+	if err := s.identify(h, expected); err != nil {
 		return nil, err
 	}
-	if err := s.identify(h, counter); err != nil {
-		return nil, err
-	}
-	return s, h.surveyLogs(dir, cmp.Or(s.identity, counter), s)
+	return s, h.surveyLogs(dir, cmp.Or(s.identity, expected), s)
 }
 
 func (h host) surveyTable(name string, s *survey) error {
@@ -102,6 +108,21 @@ func (h host) surveyTable(name string, s *survey) error {
 	identity, err := tableMark(name)
 	if identity != nil {
 		s.marks = append(s.marks, mark{name, *identity})
+	}
+	return err
+}
+
+// listOthers lists what is no file, and stands where one of Badger's is to be that is neither a table nor a log.
+func (s *survey) listOthers(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if ext := filepath.Ext(name); ext != ".sst" && ext != ".mem" && (ext != ".vlog" || name == ownValueLog) && OwnName(name) && !entry.Type().IsRegular() {
+			s.stray(name, true, "is no file")
+		}
 	}
 	return err
 }
@@ -150,7 +171,7 @@ func OwnName(name string) bool { return ownNames.MatchString(name) }
 // tablesOf reads the list of tables.
 func (h host) tablesOf(dir string) (map[uint64]badger.TableManifest, error) {
 	name := filepath.Join(dir, badger.ManifestFilename)
-	f, err := h.open(name, os.O_RDONLY)
+	f, err := h.openOwn(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, pattern := range []string{"*.sst", memPattern} {
 			if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
@@ -173,9 +194,17 @@ func (h host) tablesOf(dir string) (map[uint64]badger.TableManifest, error) {
 	return list.Tables, nil
 }
 
+// openOwn opens a file of an index. What is none, as a link or a pipe, is an ErrDamaged.
+func (h host) openOwn(name string) (*os.File, error) {
+	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is no file", ErrDamaged, name)
+	}
+	return h.open(name, os.O_RDONLY)
+}
+
 // withFile calls fn with the content of a file; what is wrong with it is an ErrDamaged that names the file.
 func (h host) withFile(name string, fn func(data []byte) error) error {
-	f, err := h.open(name, os.O_RDONLY)
+	f, err := h.openOwn(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
 	}

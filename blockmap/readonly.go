@@ -5,6 +5,7 @@ package blockmap
 // the logs that end with their last commit.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -18,12 +19,12 @@ import (
 var ErrReadOnly = errors.New("index is open for reading only")
 
 // OpenToRead opens an index for Views. In dir nothing is changed: what it takes besides, a copy of the logs, is in the system's
-// directory for temporary files until the index is closed. Of o, only Counter is used. Its strays are files in dir that are no
+// directory for temporary files until the index is closed. Of o, only Counter and Identity are used. Its strays are files in dir that are no
 // part of the index.
 func OpenToRead(dir string, o Options) (*Index, []Stray, error) {
-	s, c, err := surveyOf(dir, o.Counter)
+	s, c, err := surveyOf(dir, o)
 	if err == nil {
-		err = s.verifyAll(c, o.Counter)
+		err = s.verifyAll(c, o)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("open index: %w", err)
@@ -52,10 +53,10 @@ func OpenToRead(dir string, o Options) (*Index, []Stray, error) {
 }
 
 // surveyOf surveys the index in dir. The counter is only what it says, nil if there is none.
-func surveyOf(dir, path string) (*survey, *counter, error) {
+func surveyOf(dir string, o Options) (*survey, *counter, error) {
 	var c *counter
-	if path != "" {
-		identity, number, found, err := ReadCounter(path)
+	if o.Counter != "" {
+		identity, number, found, err := ReadCounter(o.Counter)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -65,7 +66,7 @@ func surveyOf(dir, path string) (*survey, *counter, error) {
 			copy(c.mark[:], c.markOf(number))
 		}
 	}
-	s, err := host(nil).survey(dir, c.identity())
+	s, err := host(nil).survey(dir, cmp.Or(o.Identity, c.identity()))
 	return s, c, err
 }
 

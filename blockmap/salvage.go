@@ -18,14 +18,12 @@ type Beginning struct {
 // OpenBeginning opens what of a damaged index is sound, for reading: the state after one of its commits. It is an ErrDamaged if
 // there is no such thing, as where a table is damaged, and nil where nothing is.
 func OpenBeginning(dir string, o Options) (_ *Beginning, err error) {
-	s, c, err := surveyOf(dir, o.Counter)
+	s, c, err := surveyOf(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	if c != nil {
-		if err := s.verifyCounter(c.identity(), o.Counter); err != nil {
-			return nil, err
-		}
+	if err := s.verifyOwner(c, o); err != nil {
+		return nil, err
 	}
 	b := &Beginning{Commit: s.last, Made: s.last}
 	if c != nil {

@@ -142,10 +142,11 @@ func (s *survey) damaged(shown string) error {
 
 // verify is nil if the index has all commits, up to the number that the counter has.
 func (s *survey) verify(number uint64) error {
-	if s.damage == nil && number > s.last {
-		return s.damaged(fmt.Sprintf("commit %d was made", number))
+	err := s.damage
+	if err == nil && number > s.last {
+		err = s.damaged(fmt.Sprintf("commit %d was made", number))
 	}
-	return s.damage
+	return s.blameList(err)
 }
 
 var zeros [64 << 10]byte

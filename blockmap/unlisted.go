@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
@@ -31,6 +32,20 @@ func (x *Index) strays(s *survey) ([]Stray, error) {
 		}
 	}
 	return all, nil
+}
+
+// blameList names the list of tables, where something is missing and a table is there, and whole, that it does not have.
+func (s *survey) blameList(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, path := range s.unlisted {
+		if host(nil).surveyTable(path, &survey{}) == nil {
+			return fmt.Errorf("%w: %s does not have %s, which is there: it is cut off, an older one, or that of another index, or else files are lost: %s",
+				ErrDamaged, filepath.Join(s.dir, badger.ManifestFilename), filepath.Base(path), strings.TrimPrefix(err.Error(), ErrDamaged.Error()+": "))
+		}
+	}
+	return err
 }
 
 // judged are all strays. Where unlisted tables can't be compared with the index, as for want of room for a copy of its logs, all

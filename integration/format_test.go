@@ -34,7 +34,7 @@ func formatOf(t *testing.T, m *mount) (version, newest int) {
 		Format struct{ Version, Newest int }
 	}
 	require.NoError(t, json.Unmarshal(readFile(t, snapshotPath(m.dir, "status")), &status))
-	require.Contains(t, string(readFile(t, filepath.Join(m.store, "FORMAT"))), fmt.Sprintf(`"version":%d}`, status.Format.Version))
+	require.Contains(t, string(readFile(t, filepath.Join(m.store, "FORMAT"))), fmt.Sprintf(`"version":%d,`, status.Format.Version))
 	return status.Format.Version, status.Format.Newest
 }
 

@@ -50,7 +50,7 @@ type backupFile struct {
 func listBackups(store string) ([]backupFile, error) {
 	dir := filepath.Join(store, backupName)
 	entries, err := readDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
+	if err != nil && !isDirectory(dir) {
 		return nil, nil
 	}
 	if err != nil {
@@ -59,7 +59,7 @@ func listBackups(store string) ([]backupFile, error) {
 	var all []backupFile
 	for _, entry := range entries {
 		at, commit, ok := parseBackupName(entry.Name())
-		if ok {
+		if ok && entry.Type().IsRegular() {
 			all = append(all, backupFile{filepath.Join(dir, entry.Name()), at, commit})
 		}
 	}

@@ -30,7 +30,7 @@ func openBeginning(dir string) (*beginning, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := blockmap.OpenBeginning(filepath.Join(dir, indexName), blockmap.Options{Counter: owner.counter(dir)})
+	found, err := blockmap.OpenBeginning(filepath.Join(dir, indexName), blockmap.Options{Counter: owner.counter(dir), Identity: owner.identity})
 	if err != nil || found == nil {
 		return nil, err
 	}

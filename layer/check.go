@@ -63,8 +63,8 @@ func damageFound(dir string, report *Report, err error) error {
 		return err
 	}
 	object := indexName
-	if hasForeignCounter(dir, damage) {
-		object = commitsName
+	if w, own := ownerOfDamage(dir, damage); own {
+		object = w.foreignFile()
 	}
 	*report = Report{Unread: true, Findings: []Finding{{Object: object, Text: damage.Error() + remedy(dir, damage)}}}
 	return nil
@@ -81,12 +81,15 @@ func remedy(dir string, damage error) string {
 	}
 	if foreign := new(*blockmap.ForeignError); errors.As(damage, foreign) {
 		switch {
-		case owner.foreignCounter:
-			return fmt.Sprintf("; %s is that of another store, the index is this one's, and `snapfs check %s --repair` makes %[1]s anew", commitsName, dir)
 		case owner.unknown:
-			return fmt.Sprintf("; nothing tells which is this one's, so that a repair changes nothing: put the right %s or %s in its place", commitsName, indexName)
+			return fmt.Sprintf("; nothing tells which of %s, %s and %s is this one's, so that a repair changes nothing: put the right one in its place; if it is %[3]s that is not, remove that, and run `snapfs check %[4]s --repair`",
+				commitsName, indexName, formatName, dir)
+		case owner.foreignIndex && owner.foreignCounter:
+			return fmt.Sprintf("; the index and %s are those of another store", commitsName) + backupRemedy(dir, owner)
+		case owner.foreignIndex:
+			return "; the index is that of another store" + backupRemedy(dir, owner)
 		}
-		return "; the index is that of another store, as the backups say" + backupRemedy(dir, owner)
+		return fmt.Sprintf("; %s is that of another store, the index is this one's, and `snapfs check %s --repair` makes %[1]s anew", owner.foreignFile(), dir)
 	}
 	if errors.Is(damage, blockmap.ErrDamaged) {
 		if b, err := openBeginning(dir); err == nil && b != nil {
@@ -162,6 +165,9 @@ func (k *check) listFiles() error {
 	})
 	if err != nil {
 		return err
+	}
+	if _, err := os.Lstat(filepath.Join(k.dir, layersName)); errors.Is(err, os.ErrNotExist) {
+		k.found(layersName, "is missing, with all data files; unless that can be brought back, a repair goes on without")
 	}
 	for _, f := range k.foreign {
 		finding := Finding{Object: filepath.Join(indexName, f.Name), Text: f.Text + "; the next mount, or a repair, puts it into " + quarantineName}

@@ -83,6 +83,10 @@ func openFile(path string, flags int) (*os.File, error) {
 	kind := "open"
 	if flags&os.O_CREATE != 0 {
 		kind = "create"
+		flags |= unix.O_NOFOLLOW // nothing of a store's is made behind a link
+	}
+	if flags&os.O_EXCL == 0 {
+		flags |= unix.O_NONBLOCK // what is no file, but a pipe, has nobody wait
 	}
 	if err := faultyAt(kind, path); err != nil {
 		return nil, err

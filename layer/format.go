@@ -3,6 +3,7 @@ package layer
 // A store's directory: its lock, and what has to be there. FORMAT, which says what it is, is in version.go.
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -28,6 +29,9 @@ const storeMode = 0o700
 
 // lockStore takes the store for this process. The lock goes with the process, however it ends.
 func lockStore(dir string) (*os.File, error) {
+	if what := wrongIn(dir, lockName); what != "" {
+		return nil, Errorf(syscall.EIO, "store %s: its %s %s; `snapfs check %[1]s --repair` puts it aside", dir, lockName, what)
+	}
 	f, err := openFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "lock store %s: %w", dir, err)
@@ -89,14 +93,15 @@ func makeDirectories(dir string) error {
 	return err
 }
 
-// isStoreWithout says whether a directory has what only a store has, whatever its FORMAT says.
+// isStoreWithout says whether a directory has what only a store has, most of it, whatever its FORMAT says.
 func isStoreWithout(dir string) bool {
+	there := 0
 	for _, name := range []string{indexName, layersName, commitsName} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return false
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			there++
 		}
 	}
-	return true
+	return there > 1
 }
 
 func writeSynced(path string, data []byte) error {
@@ -143,26 +148,32 @@ func lostFormat(dir string) error {
 	return Errorf(syscall.EINVAL, "store %s has lost its %s; `snapfs check %[1]s --repair` makes it anew", dir, formatName)
 }
 
-// partsMissing is an error where directories are that a store must have. The index is made last, so that a store with one had
-// both: data files without an index are damage, not newness.
-func partsMissing(dir string) (missing bool, err error) {
+// verifyParts refuses data files without an index: that is made last, so that this is damage, not newness.
+func verifyParts(dir string) error {
 	index, layers := filepath.Join(dir, indexName), filepath.Join(dir, layersName)
-	if _, err := os.Stat(index); err == nil {
-		if info, err := os.Stat(layers); err != nil || !info.IsDir() {
-			return true, Errorf(syscall.EIO, "store %s is damaged: it has no %s", dir, layersName)
-		}
-		return false, nil
+	if isDirectory(index) {
+		return nil
+	}
+	if what := wrongIn(dir, indexName); what != "" {
+		return Errorf(syscall.EIO, "store %s is damaged: its %s %s%s", dir, indexName, what, remedy(dir, nil))
 	}
 	if entries, err := readDir(layers); err == nil && len(entries) > 0 {
-		return true, Errorf(syscall.EIO, "store %s is damaged: it has data files but no %s%s", dir, indexName, remedy(dir, nil))
+		return Errorf(syscall.EIO, "store %s is damaged: it has data files but no %s%s", dir, indexName, remedy(dir, nil))
 	}
-	return true, nil
+	return nil
 }
 
 // makeParts makes the store's directories, those of a new one.
 func makeParts(dir string) error {
-	if missing, err := partsMissing(dir); err != nil || !missing {
+	if err := verifyParts(dir); err != nil {
 		return err
+	}
+	if isDirectory(filepath.Join(dir, indexName)) {
+		if isDirectory(filepath.Join(dir, layersName)) {
+			return nil
+		}
+		what := cmp.Or(wrongIn(dir, layersName), "is missing, with all data files")
+		return Errorf(syscall.EIO, "store %s is damaged: its %s %s; unless that can be brought back, `snapfs check %[1]s --repair` goes on without, and says what is lost", dir, layersName, what)
 	}
 	for _, name := range []string{layersName, indexName} {
 		path := filepath.Join(dir, name)

@@ -257,7 +257,7 @@ func (s *Store) readJournal(c *catalog) (records []journalRecord, release func()
 	}
 	file, records, release, err := findJournal(s.dir, c.store)
 	if err != nil {
-		return nil, nil, Errorf(Errno(err), "%w; `snapfs check %s --repair` goes on without", err, s.dir)
+		return nil, nil, Errorf(Errno(err), "%w%s", err, journalRemedy(s.dir, err))
 	}
 	j.file, j.kept = file, file.kept
 	j.next = max(j.next, file.next)

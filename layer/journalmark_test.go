@@ -389,7 +389,7 @@ func TestRepairOfTheMark(t *testing.T) {
 			_, err := Open(dir, Options{})
 			requireEIO(t, err)
 			require.ErrorContains(t, err, c.says)
-			require.ErrorContains(t, err, "`snapfs check "+dir+" --repair` goes on without")
+			require.ErrorContains(t, err, "`snapfs check "+dir+" --repair` goes on with")
 			require.NotContains(t, err.Error(), "\n")
 			t.Log(err)
 			report, err := Check(dir)

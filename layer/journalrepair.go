@@ -33,7 +33,7 @@ func (k *check) checkJournal() {
 	file, err := k.journal()
 	switch {
 	case err != nil:
-		k.found(journalName, "%v; `snapfs check %s --repair` goes on without", err, k.dir)
+		k.found(journalName, "%v%s", err, journalRemedy(k.dir, err))
 		if err := k.noteLosers(); err != nil {
 			k.found(journalName, "whom that strikes can't be found out: %v", err)
 		}
@@ -84,6 +84,12 @@ func (m *mender) mendDamage(q *quarantine, err error) error {
 	if errors.As(err, &kept) {
 		m.lost = append(m.lost, Finding{Object: journalName, Text: kept.Error()})
 		return m.drop(q, keptName, func(r *storeRecord) { r.JournalKept = false }, "%v", kept)
+	}
+	var length errLength
+	if errors.As(err, &length) {
+		if mended, err := m.mendLength(length); mended || err != nil {
+			return err
+		}
 	}
 	var gap journalGap
 	if errors.As(err, &gap) {

@@ -27,7 +27,7 @@ func spoilJournal(t *testing.T, dir, how string) {
 	case "empty":
 		require.NoError(t, os.WriteFile(path, nil, 0o600))
 	case "truncated":
-		require.NoError(t, os.WriteFile(path, data[:len(data)/2+100], 0o600))
+		require.NoError(t, os.WriteFile(path, data[:50], 0o600)) // not even a header
 	case "zeros":
 		require.NoError(t, os.WriteFile(path, make([]byte, len(data)), 0o600))
 	case "another store's":
@@ -57,7 +57,7 @@ func TestRepairOfTheJournal(t *testing.T) {
 			_, err := Open(dir, Options{})
 			requireEIO(t, err)
 			require.ErrorIs(t, err, errJournal)
-			require.ErrorContains(t, err, "`snapfs check "+dir+" --repair` goes on without")
+			require.ErrorContains(t, err, "`snapfs check "+dir+" --repair` goes on with")
 			t.Log(err)
 			report, err := Check(dir)
 			require.NoError(t, err)

@@ -18,7 +18,7 @@ func lookInto(dir string, fn func(*offline) error) error {
 		return err
 	}
 	defer lock.Close()
-	if _, err := partsMissing(dir); err != nil {
+	if err := verifyParts(dir); err != nil {
 		return err
 	}
 	return readIndex(dir, fn)
@@ -32,7 +32,7 @@ func withOffline(dir string, q *quarantine, done *[]Finding, fn func(*offline) e
 		return err
 	}
 	defer lock.Close()
-	if err := makeParts(dir); err != nil {
+	if err := errorOf(q.noteWrong(done), makeLayers(dir, q, done), makeParts(dir)); err != nil {
 		return err
 	}
 	return withIndex(dir, q, done, fn)
@@ -55,12 +55,12 @@ func lockSound(dir string) (lock *os.File, err error) {
 
 // readIndex is lookInto in a store that is locked.
 func readIndex(dir string, fn func(*offline) error) error {
-	return readIndexBy(dir, filepath.Join(dir, commitsName), fn)
+	return readIndexBy(dir, filepath.Join(dir, commitsName), formatIdentity(dir), fn)
 }
 
-// readIndexBy is readIndex with the counter of that path; empty: without.
-func readIndexBy(dir, counter string, fn func(*offline) error) error {
-	index, foreign, err := blockmap.OpenToRead(filepath.Join(dir, indexName), blockmap.Options{Counter: counter})
+// readIndexBy is readIndex with the counter of that path, and for an index of that identity; empty, nil: whatever it is.
+func readIndexBy(dir, counter string, identity *[16]byte, fn func(*offline) error) error {
+	index, foreign, err := blockmap.OpenToRead(filepath.Join(dir, indexName), blockmap.Options{Counter: counter, Identity: identity})
 	if errors.Is(err, syscall.ENOSPC) {
 		return Errorf(syscall.ENOSPC, "look into the index of store %s: there is no room for a copy of its logs, about 64 MiB; TMPDIR may name another directory: %w", dir, err)
 	}
@@ -78,7 +78,7 @@ func withIndex(dir string, q *quarantine, done *[]Finding, fn func(*offline) err
 	}
 	defer space.ballast.close()
 	index, err := blockmap.Open(filepath.Join(dir, indexName), blockmap.Options{
-		Room: space.room, Counter: filepath.Join(dir, commitsName),
+		Room: space.room, Counter: filepath.Join(dir, commitsName), Identity: formatIdentity(dir),
 		Aside: q.takeIndexStray(done),
 	})
 	if errors.Is(err, blockmap.ErrFull) {

@@ -1,10 +1,14 @@
 package layer
 
-// Whose is the index, whose is the counter of commits? One of them may be that of another store: by a copy that went wrong, a file
-// restored into the wrong directory. The index has its identity in itself, the counter and the backups have it, too; where the
-// index and the counter differ, the backups decide, and where there are none, whether the index and the data files fit.
+// Whose is the index, whose is the counter of commits, whose is FORMAT? Any of them may be that of another store: by a copy that went
+// wrong, a file restored into the wrong directory. Each has the identity of the store's index, and so have the backups. Where two of
+// them differ the backups decide; without any, what FORMAT and one of the others agree on; and for a store whose FORMAT has no
+// identity yet, whether the index and the data files fit. Two that agree against FORMAT are not believed: both may have come from
+// one other store.
 
 import (
+	"cmp"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -18,6 +22,7 @@ type owner struct {
 	counted        bool      // there is a counter of commits that can be read
 	foreignCounter bool      // and it is that of another store
 	foreignIndex   bool      // the index is
+	foreignFormat  bool      // FORMAT is
 	unknown        bool      // one of them is
 }
 
@@ -27,39 +32,81 @@ func ownerOf(dir string) (w owner, err error) {
 	if err != nil {
 		return w, err
 	}
-	prefer := &theirs
+	counter := &theirs
 	if !counted {
-		prefer = nil
+		counter = nil
 	}
-	mine, found := blockmap.Identity(filepath.Join(dir, indexName), prefer)
+	named := formatIdentity(dir)
+	index, found := identityPreferred(dir, cmp.Or(named, counter))
 	w.counted = counted
-	switch {
-	case !found && !counted:
-		return w, nil
-	case !counted, found && mine == theirs:
-		w.identity = &mine
+	if w.identity = cmp.Or(index, counter, named); agree(index, counter, named) && (found || !counted) {
 		return w, nil
 	}
 	votes, err := identitiesOfBackups(dir)
 	if err != nil {
 		return w, err
 	}
-	w.identity = &theirs
-	switch {
-	case !found: // nothing of the index can be read
-		if len(votes) == 1 && votes[theirs] == 0 {
-			for identity := range votes {
-				w.identity, w.foreignCounter = &identity, true
-			}
-		}
-	case votes[theirs] > votes[mine]:
-		w.foreignIndex = true
-	case votes[mine] > 0, fits(dir):
-		w.identity, w.foreignCounter = &mine, true
-	default:
-		w.identity, w.unknown = nil, true
-	}
+	w.identity = judge(dir, votes, index, counter, named)
+	w.unknown = w.identity == nil
+	foreign := func(other *[16]byte) bool { return other != nil && w.identity != nil && *other != *w.identity }
+	w.foreignIndex, w.foreignCounter, w.foreignFormat = foreign(index), foreign(counter), foreign(named)
 	return w, nil
+}
+
+// identityPreferred is blockmap.Identity of a store's index.
+func identityPreferred(dir string, preferred *[16]byte) (*[16]byte, bool) {
+	identity, found := blockmap.Identity(filepath.Join(dir, indexName), preferred)
+	if !found {
+		return nil, false
+	}
+	return &identity, true
+}
+
+// agree says whether those that are known are the same.
+func agree(identities ...*[16]byte) bool {
+	var first *[16]byte
+	for _, i := range identities {
+		if first = cmp.Or(first, i); i != nil && *i != *first {
+			return false
+		}
+	}
+	return true
+}
+
+// judge says which identity is the store's, of those that differ; nil: nothing tells.
+func judge(dir string, votes map[[16]byte]int, index, counter, named *[16]byte) (best *[16]byte) {
+	for _, i := range []*[16]byte{index, counter, named} {
+		if i != nil && votes[*i] > 0 && (best == nil || votes[*i] > votes[*best]) {
+			best = i
+		}
+	}
+	switch {
+	case best != nil:
+		return best
+	case index == nil && len(votes) == 1: // of what can be restored, all is one store's
+		for identity := range votes {
+			return &identity
+		}
+	case index == nil:
+		return cmp.Or(named, counter)
+	case named != nil && *named == *index:
+		return index
+	case named != nil && counter != nil && *named == *counter:
+		return counter
+	case named == nil && fits(dir):
+		return index
+	}
+	return nil
+}
+
+// formatIdentity is that of the store's index as FORMAT has it; nil if it has none, or can't be read.
+func formatIdentity(dir string) *[16]byte {
+	f, err := readFormatFile(dir)
+	id, hexErr := hex.DecodeString(f.Index)
+	if err != nil || hexErr != nil || len(id) != 16 {
+		return nil
+	}
+	return (*[16]byte)(id)
 }
 
 // identitiesOfBackups says how many sound backups there are of each index.
@@ -79,7 +126,7 @@ func identitiesOfBackups(dir string) (map[[16]byte]int, error) {
 
 // fits says whether an index is sound, and the data files and the journal are what it says.
 func fits(dir string) (fits bool) {
-	err := readIndexBy(dir, "", func(o *offline) error {
+	err := readIndexBy(dir, "", nil, func(o *offline) error {
 		strays, err := o.strays(layersName)
 		if err != nil || len(strays) > 0 || o.tree == nil {
 			return err
@@ -96,6 +143,14 @@ func fits(dir string) (fits bool) {
 	return fits && err == nil
 }
 
+// foreignFile is what is foreign beside an index that is not.
+func (w owner) foreignFile() string {
+	if w.foreignCounter {
+		return commitsName
+	}
+	return formatName
+}
+
 // counter is the path of the counter that goes with the index; empty if there is none.
 func (w owner) counter(dir string) string {
 	if w.foreignCounter {
@@ -104,12 +159,11 @@ func (w owner) counter(dir string) string {
 	return filepath.Join(dir, commitsName)
 }
 
-// hasForeignCounter says whether that is what is wrong.
-func hasForeignCounter(dir string, err error) bool {
-	var foreign *blockmap.ForeignError
-	if !errors.As(err, &foreign) {
-		return false
+// ownerOfDamage is ownerOf where that is what is wrong with an index, and that itself is the store's.
+func ownerOfDamage(dir string, err error) (w owner, own bool) {
+	if !errors.As(err, new(*blockmap.ForeignError)) {
+		return w, false
 	}
-	w, err := ownerOf(dir)
-	return err == nil && w.foreignCounter
+	w, err = ownerOf(dir)
+	return w, err == nil && !w.unknown && !w.foreignIndex && (w.foreignCounter || w.foreignFormat)
 }

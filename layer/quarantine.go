@@ -37,6 +37,12 @@ func (q *quarantine) path(name string) (string, error) {
 
 func (q *quarantine) make() error {
 	top := filepath.Join(q.store, quarantineName)
+	wrong := wrongIn(q.store, quarantineName) != ""
+	if wrong {
+		if err := rename(top, top+".was"); err != nil {
+			return err
+		}
+	}
 	if err := mkdir(top, os.MkdirAll); err != nil {
 		return err
 	}
@@ -45,7 +51,10 @@ func (q *quarantine) make() error {
 		err := mkdir(filepath.Join(top, name), os.Mkdir)
 		if err == nil {
 			q.name = filepath.Join(quarantineName, name)
-			return errors.Join(syncDirectory(q.store), syncDirectory(top))
+			if wrong {
+				err = rename(top+".was", filepath.Join(top, name, quarantineName))
+			}
+			return errors.Join(err, syncDirectory(q.store), syncDirectory(top))
 		}
 		if !errors.Is(err, os.ErrExist) {
 			return err
@@ -111,13 +120,19 @@ func (m *mender) setAside(q *quarantine, strays []stray) error {
 			return err
 		}
 		m.did(s.name, "%s: it is in %s now (%s)", s.text, q.name, bytesText(s.bytes))
-		if name, ok := strings.CutPrefix(s.name, layersName+"/"); ok {
+		if name, ok := strings.CutPrefix(s.name, layersName+"/"); ok && !m.isSummed(name) {
 			if err := q.take(filepath.Join(sumsName, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
 	}
 	return q.settle()
+}
+
+// isSummed says whether a layer of that name has checksums, as the catalog has it: then they stay, whatever stood in its file's place.
+func (m *mender) isSummed(name string) bool {
+	id, err := strconv.ParseUint(name, 16, 64)
+	return err == nil && m.catalog.layers[LayerID(id)].Summed
 }
 
 // makeMissing makes an empty data file for each layer whose own is gone: all of it is noted as lost.

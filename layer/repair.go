@@ -7,6 +7,7 @@ package layer
 //	make data files that are gone, empty, sync    crash: they are missing, and all that they held is noted as lost
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,8 +26,10 @@ func Repair(dir string) (report Report, err error) {
 	q := &quarantine{store: dir}
 	var done, lost []Finding
 	var wentBack time.Time
-	if err := repairFormat(dir, q, &done); err != nil {
-		return report, err
+	if isStoreWithout(dir) {
+		if err := errorOf(q.takeLock(&done), repairFormat(dir, q, &done)); err != nil {
+			return report, err
+		}
 	}
 	repair := func(o *offline) error {
 		m := &mender{offline: o, cause: "found by a repair"}
@@ -38,7 +41,12 @@ func Repair(dir string) (report Report, err error) {
 		return err
 	}
 	err = withOffline(dir, q, &done, repair)
-	if errors.Is(err, blockmap.ErrNoCounter) || hasForeignCounter(dir, err) {
+	if w, own := ownerOfDamage(dir, err); own && w.foreignFormat {
+		if err = repairForeignFormat(dir, q, &done, w); err == nil {
+			err = withOffline(dir, q, &done, repair)
+		}
+	}
+	if w, own := ownerOfDamage(dir, err); errors.Is(err, blockmap.ErrNoCounter) || own && w.foreignCounter {
 		if err = repairCounter(dir, q, &done); err == nil {
 			err = withOffline(dir, q, &done, repair)
 		}
@@ -84,17 +92,17 @@ func (m *mender) repair(q *quarantine) error {
 // repairFormat writes FORMAT anew where it is missing or can't be read: for the oldest version that has all that is in the store,
 // so that a program which may have to come back knows it. That of a version that is not known is left to be refused.
 func repairFormat(dir string, q *quarantine, done *[]Finding) error {
-	if !isStoreWithout(dir) {
-		return nil
-	}
-	data, err := os.ReadFile(filepath.Join(dir, formatName))
+	_, err := os.Lstat(filepath.Join(dir, formatName))
 	missing := errors.Is(err, os.ErrNotExist)
-	if err != nil && !missing {
-		return Errorf(unix.EIO, "read %s: %w", formatName, err)
-	}
-	var f format
-	if err := json.Unmarshal(data, &f); err == nil && f.Store == "snapfs" {
-		return nil
+	if !missing && wrongIn(dir, formatName) == "" {
+		data, err := os.ReadFile(filepath.Join(dir, formatName))
+		if err != nil {
+			return Errorf(unix.EIO, "read %s: %w", formatName, err)
+		}
+		var f format
+		if err := json.Unmarshal(data, &f); err == nil && f.Store == "snapfs" {
+			return nil
+		}
 	}
 	lock, err := lockStore(dir)
 	if err != nil {
@@ -115,10 +123,26 @@ func repairFormat(dir string, q *quarantine, done *[]Finding) error {
 	if _, err := os.Lstat(filepath.Join(dir, journalName)); err == nil {
 		version = formatJournal
 	}
-	if err := writeFormat(dir, version); err != nil {
+	if err := writeFormat(dir, format{Version: version}); err != nil {
 		return err
 	}
 	*done = append(*done, Finding{Object: formatName, Text: fmt.Sprintf("%s; it is made anew, for version %d, which has all that is in the store", what, version)})
+	return nil
+}
+
+// repairForeignFormat writes FORMAT anew where it is that of another store, for the version that it says.
+func repairForeignFormat(dir string, q *quarantine, done *[]Finding, w owner) error {
+	f, err := readFormatFile(dir)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(q.take(formatName), q.settle()); err != nil {
+		return err
+	}
+	if err := writeFormat(dir, format{Version: f.Version, Index: hex.EncodeToString(w.identity[:])}); err != nil {
+		return err
+	}
+	*done = append(*done, Finding{Object: formatName, Text: "was that of another store, and is in " + q.name + " now; it is made anew"})
 	return nil
 }
 
@@ -130,7 +154,8 @@ func repairCounter(dir string, q *quarantine, done *[]Finding) error {
 		return err
 	}
 	defer lock.Close()
-	if err := readIndexBy(dir, "", func(*offline) error { return nil }); err != nil {
+	identity := formatIdentity(dir)
+	if err := readIndexBy(dir, "", identity, func(*offline) error { return nil }); err != nil {
 		return err // nothing to make it of
 	}
 	path := filepath.Join(dir, commitsName)
@@ -145,7 +170,7 @@ func repairCounter(dir string, q *quarantine, done *[]Finding) error {
 		}
 		what += ", and is in " + q.name + " now"
 	}
-	if err := blockmap.MakeCounter(path, filepath.Join(dir, indexName), blockmap.Options{Aside: q.takeIndexStray(done)}); err != nil {
+	if err := blockmap.MakeCounter(path, filepath.Join(dir, indexName), blockmap.Options{Aside: q.takeIndexStray(done), Identity: identity}); err != nil {
 		return indexDamage{err}
 	}
 	*done = append(*done, Finding{Object: commitsName, Text: what + "; it is made anew, from the index, so that nobody knows whether the last commits are missing there"})

@@ -50,6 +50,9 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	}
 	defer lock.Close()
 	r := &restore{dir: dir, aside: &quarantine{store: dir}, report: &report}
+	if err := errorOf(r.aside.noteWrong(&report.Done), makeLayers(dir, r.aside, &report.Done)); err != nil {
+		return report, err
+	}
 	if err := r.saveBeginning(); err != nil {
 		return report, err
 	}
@@ -58,8 +61,8 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 		return report, err
 	}
 	if !force && r.owner.counted && isSound(dir, r.owner) {
-		if r.owner.foreignCounter {
-			return report, Errorf(unix.EINVAL, "the index of store %s is sound, and %s is that of another store: `snapfs check %[1]s --repair` makes that anew", dir, commitsName)
+		if r.owner.foreignCounter || r.owner.foreignFormat {
+			return report, Errorf(unix.EINVAL, "the index of store %s is sound, and %s is that of another store: `snapfs check %[1]s --repair` makes that anew", dir, r.owner.foreignFile())
 		}
 		return report, Errorf(unix.EINVAL, "the index of store %s is sound: a restore would only take away what was made since the backup of %s; `snapfs restore-index %[1]s --force` does it all the same",
 			dir, backups[0].at.Format(time.RFC3339))
@@ -99,19 +102,16 @@ func lockForRestore(dir string) (*os.File, error) {
 	if _, err := readFormat(dir); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	if _, err := os.Stat(filepath.Join(dir, layersName)); err != nil {
-		return nil, errors.Join(Errorf(syscall.EIO, "store %s is damaged: %w", dir, err), lock.Close())
-	}
 	return lock, nil
 }
 
 // isSound says whether a store's index can be opened, and does not contradict itself. Without a counter of commits nobody
 // knows that.
 func isSound(dir string, w owner) (sound bool) {
-	if _, err := os.Stat(filepath.Join(dir, indexName)); err != nil {
+	if !isDirectory(filepath.Join(dir, indexName)) {
 		return false // to open it would make it
 	}
-	err := readIndexBy(dir, w.counter(dir), func(o *offline) error {
+	err := readIndexBy(dir, w.counter(dir), w.identity, func(o *offline) error {
 		k := &check{offline: o, files: make(map[LayerID]bool)}
 		err := errors.Join(k.checkCatalog(), k.checkRecords())
 		sound = err == nil && o.tree != nil && !o.catalog.store.Restoring && !k.unsound
@@ -154,7 +154,7 @@ func (r *restore) candidates() ([]backupFile, error) {
 		return nil, Errorf(syscall.EIO, "read %s: %w", commitsName, err)
 	}
 	if r.owner.unknown {
-		return nil, Errorf(syscall.EIO, "%s and the index of store %s are of different stores, and nothing tells which is this one's: put the right one in its place", commitsName, r.dir)
+		return nil, Errorf(syscall.EIO, "%s, %s and the index of store %s are not all of one store, and nothing tells which is this one's: put the right ones in their place", commitsName, formatName, r.dir)
 	}
 	if !r.owner.foreignCounter {
 		r.after, r.made = number, number
@@ -225,7 +225,7 @@ func (r *restore) build(b backupFile) (err error) {
 	if err != nil {
 		return Errorf(Errno(err), "restore the index: %w", err)
 	}
-	r.report.Done, r.report.States = m.done, m.states
+	r.report.Done, r.report.States = append(r.report.Done, m.done...), m.states
 	return syncTree(path)
 }
 
@@ -274,6 +274,11 @@ func (r *restore) exchange() error {
 
 // finish does what the new index asks of the store's other files, and says that it is done.
 func (r *restore) finish() error {
+	if r.owner.foreignFormat {
+		if err := repairForeignFormat(r.dir, r.aside, &r.report.Done, r.owner); err != nil {
+			return err
+		}
+	}
 	if !r.owner.counted || r.owner.foreignCounter {
 		path := filepath.Join(r.dir, commitsName)
 		if _, err := os.Lstat(path); err == nil {
@@ -281,7 +286,7 @@ func (r *restore) finish() error {
 				return err
 			}
 		}
-		if err := blockmap.MakeCounter(path, filepath.Join(r.dir, indexName), blockmap.Options{Aside: r.aside.takeIndexStray(&r.report.Done)}); err != nil {
+		if err := blockmap.MakeCounter(path, filepath.Join(r.dir, indexName), blockmap.Options{Aside: r.aside.takeIndexStray(&r.report.Done), Identity: r.owner.identity}); err != nil {
 			return err
 		}
 	}

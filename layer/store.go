@@ -131,7 +131,7 @@ func (s *Store) openParts() (err error) {
 		if err := os.Chmod(s.dir, storeMode); err != nil { // it may have been there
 			return Errorf(syscall.EIO, "make store %s nobody else's to look into: %w", s.dir, err)
 		}
-		if err := writeFormat(s.dir, newestFormat); err != nil {
+		if err := writeFormat(s.dir, format{Version: newestFormat}); err != nil {
 			return err
 		}
 		s.made = true
@@ -141,6 +141,9 @@ func (s *Store) openParts() (err error) {
 		return err
 	}
 	s.format.Store(int64(version))
+	if err := s.putAside(); err != nil {
+		return err
+	}
 	if err := makeParts(s.dir); err != nil {
 		return err
 	}
@@ -158,11 +161,12 @@ func (s *Store) openParts() (err error) {
 			s.opts.Event("", "index-failed", "error", err.Error())
 			s.opts.Failed(err)
 		},
-		Room:    s.space.room,
-		Counter: filepath.Join(s.dir, commitsName),
-		Trusted: s.resumes,
-		Aside:   s.takeStrays(),
-		Commit:  commitFault,
+		Room:     s.space.room,
+		Counter:  filepath.Join(s.dir, commitsName),
+		Identity: formatIdentity(s.dir),
+		Trusted:  s.resumes,
+		Aside:    s.takeStrays(),
+		Commit:   commitFault,
 	}
 	if fault != nil || noted != nil {
 		o.Fault = faultyAt
@@ -174,10 +178,21 @@ func (s *Store) openParts() (err error) {
 	if err != nil {
 		return indexError(err, "open the index of store "+s.dir)
 	}
+	if err := s.nameIndex(); err != nil {
+		return err
+	}
 	s.cache = blockmap.NewCache(s.index, s.opts.MapMemory)
 	s.reclaim = newReclaimer(s)
 	s.images = newImages(s)
 	return nil
+}
+
+// putAside takes out of the way what the store can do without, and what is not what it has to be.
+func (s *Store) putAside() error {
+	q := &quarantine{store: s.dir}
+	return q.takeWrong(func(name, what string) {
+		s.opts.Event("", "put-aside", "file", name, "what", what, "aside", q.name)
+	})
 }
 
 // takeStrays returns what puts what lies beside the index and is no part of it into quarantine.

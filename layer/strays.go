@@ -4,7 +4,6 @@ package layer
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,8 +49,8 @@ func newStray(dir, text string, info os.FileInfo) stray {
 // eachFile calls fn for all that lies in one of the store's directories, if there is one, by name.
 func (o *offline) eachFile(dir string, fn func(name string, info os.FileInfo)) error {
 	entries, err := readDir(filepath.Join(o.dir, dir))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	if err != nil && !isDirectory(filepath.Join(o.dir, dir)) {
+		return nil // a stray itself, if it is there
 	}
 	if err != nil {
 		return err
@@ -88,9 +87,11 @@ func (o *offline) strays(in ...string) (all []stray, err error) {
 	return all, nil
 }
 
-func (o *offline) strayInStore(name string, _ os.FileInfo) string {
+func (o *offline) strayInStore(name string, info os.FileInfo) string {
 	base, _, _ := strings.Cut(name, ".")
-	switch {
+	switch what := shapeOf(name).wrong(info.Mode()); {
+	case what != "" && !o.journals(name):
+		return what
 	case !slices.Contains(storeNames, name) && !slices.Contains(dottedNames, base):
 		return "is nothing of a store's"
 	case name == scheduleName:
@@ -109,16 +110,25 @@ func (o *offline) scheduleDamage() error {
 	return err
 }
 
+// journals says whether the index asks for a file of the journal by that name.
+func (o *offline) journals(name string) bool {
+	r := o.catalog.store
+	return r.Journal != "" && (name == journalName || name == markName && r.JournalMark || name == keptName && r.JournalKept)
+}
+
 func isJSON(path string) bool {
+	if !isFile(path) {
+		return false
+	}
 	text, err := os.ReadFile(path)
 	var members map[string]any
 	return err == nil && json.Unmarshal(text, &members) == nil
 }
 
-// strayInIndex goes by names. Tables and logs are told apart when the index is opened.
-func strayInIndex(name string, info os.FileInfo) string {
+// strayInIndex goes by names. The rest is told when the index is opened.
+func strayInIndex(name string, _ os.FileInfo) string {
 	ext := filepath.Ext(name)
-	if ext == ".sst" || ext == ".mem" || blockmap.OwnName(name) && info.Mode().IsRegular() {
+	if ext == ".sst" || ext == ".mem" || blockmap.OwnName(name) {
 		return ""
 	}
 	return "is nothing of an index's"
@@ -153,7 +163,7 @@ func straySums(name string, info os.FileInfo) string {
 func (o *offline) strayBackup(name string, info os.FileInfo) string {
 	at, commit, ok := parseBackupName(name)
 	switch {
-	case name == backupTemp:
+	case name == backupTemp && info.Mode().IsRegular():
 		return ""
 	case !ok || !info.Mode().IsRegular():
 		return "is not a backup of the index"

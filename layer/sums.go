@@ -78,7 +78,7 @@ func (s *sums) read(id LayerID, block uint64, n int) ([]uint32, error) {
 		_ = f.Close()
 	}
 	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, io.EOF), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EISDIR):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, io.EOF), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ESPIPE):
 		return nil, fmt.Errorf("%w: %w", errNoSums, err)
 	case err != nil:
 		return nil, Errorf(syscall.EIO, "the checksums of data file %s can't be read: %w", fileName(id), err)

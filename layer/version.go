@@ -10,6 +10,7 @@ package layer
 // is new is made in the newest.
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,11 +62,21 @@ func (s *Store) RaiseFormat(version int) error {
 	case version == now:
 		return nil
 	}
-	if err := writeFormat(s.dir, version); err != nil {
+	if err := setVersion(s.dir, version); err != nil {
 		return err
 	}
 	s.format.Store(int64(version))
 	return nil
+}
+
+// setVersion has FORMAT say another version.
+func setVersion(dir string, version int) error {
+	f, err := readFormatFile(dir)
+	if err != nil {
+		return err
+	}
+	f.Version = version
+	return writeFormat(dir, f)
 }
 
 // FormatOf is the version of a store that may be open, and for one that is yet to be made the newest. EINVAL for one that
@@ -111,7 +122,7 @@ func (m *mender) mendFormat() error {
 	if err != nil || !formatBehind(version, m.catalog.store) {
 		return err
 	}
-	if err := writeFormat(m.dir, formatJournal); err != nil {
+	if err := setVersion(m.dir, formatJournal); err != nil {
 		return err
 	}
 	m.did(formatName, "was an older copy, of version %d; it has version %d again", version, formatJournal)
@@ -121,20 +132,43 @@ func (m *mender) mendFormat() error {
 type format struct {
 	Store   string `json:"store"` // "snapfs"
 	Version int    `json:"version"`
+	Index   string `json:"index,omitempty"` // the identity of the store's index, in hexadecimal
+}
+
+// nameIndex has FORMAT say whose the index is, so that two files of one other store don't pass for the store's own. A FORMAT that
+// does not is that of a new store, or of an older program.
+func (s *Store) nameIndex() error {
+	identity, known := s.index.Identity()
+	f, err := readFormatFile(s.dir)
+	if err != nil || !known || f.Index != "" {
+		return err
+	}
+	f.Index = hex.EncodeToString(identity[:])
+	return writeFormat(s.dir, f)
 }
 
 // readFormat refuses, by name, a store that this program does not understand.
 func readFormat(dir string) (version int, err error) {
-	path := filepath.Join(dir, formatName)
-	data, err := os.ReadFile(path)
+	f, err := readFormatFile(dir)
 	if err != nil {
-		return 0, Errorf(syscall.EIO, "read %s: %w", path, err)
-	}
-	var f format
-	if err := json.Unmarshal(data, &f); err != nil || f.Store != "snapfs" || f.Version < 1 {
-		return 0, Errorf(syscall.EINVAL, "%s is damaged: it does not say that this is a snapfs store; `snapfs check %s --repair` makes it anew", path, dir)
+		return 0, err
 	}
 	return f.Version, refuseNewer("store "+dir, f.Version)
+}
+
+func readFormatFile(dir string) (f format, err error) {
+	path := filepath.Join(dir, formatName)
+	if what := wrongIn(dir, formatName); what != "" {
+		return f, Errorf(syscall.EIO, "%s %s; `snapfs check %s --repair` makes it anew", path, what, dir)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return f, Errorf(syscall.EIO, "read %s: %w", path, err)
+	}
+	if err := json.Unmarshal(data, &f); err != nil || f.Store != "snapfs" || f.Version < 1 {
+		return f, Errorf(syscall.EINVAL, "%s is damaged: it does not say that this is a snapfs store; `snapfs check %s --repair` makes it anew", path, dir)
+	}
+	return f, nil
 }
 
 // refuseNewer refuses what is of a version that this program does not know.
@@ -157,8 +191,9 @@ func knownFormats() string {
 
 // writeFormat comes first when a store is made: a crash after it leaves an empty store, one before it an empty
 // directory.
-func writeFormat(dir string, version int) error {
-	data, err := json.Marshal(format{Store: "snapfs", Version: version})
+func writeFormat(dir string, f format) error {
+	f.Store = "snapfs"
+	data, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}

@@ -228,14 +228,14 @@ func TestFormatBehindTheStore(t *testing.T) {
 	s := newStore(t, Options{})
 	openJournal(t, s)
 	require.NoError(t, s.Close())
-	require.NoError(t, writeFormat(s.dir, 1))
+	require.NoError(t, setVersion(s.dir, 1))
 	require.Contains(t, findingOf(t, s.dir, formatName), "is an older copy: it has version 1")
 	report := repaired(t, s.dir)
 	require.Empty(t, report.Findings)
 	require.Equal(t, formatName, report.Repaired[0].Object)
 	require.Equal(t, 2, versionIn(t, s.dir))
 
-	require.NoError(t, writeFormat(s.dir, 1))
+	require.NoError(t, setVersion(s.dir, 1))
 	was := newestFormat
 	newestFormat = 1
 	_, err := Open(s.dir, Options{})

@@ -73,7 +73,10 @@ func (h *heldGuests) releaseAll() {
 			continue // one that was not finished, so nobody was frozen yet
 		}
 		var held quiesce.Held
-		text, err := os.ReadFile(filepath.Join(h.dir, e.Name()))
+		var text []byte
+		if err = errors.New("it is no file"); e.Type().IsRegular() {
+			text, err = os.ReadFile(filepath.Join(h.dir, e.Name()))
+		}
 		if err == nil {
 			err = json.Unmarshal(text, &held)
 		}
