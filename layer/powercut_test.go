@@ -116,7 +116,7 @@ func writeBackSome(t tester, s *Store) {
 func TestPowerCut(t *testing.T) {
 	d := newDisk(t)
 	p := &promised{dir: filepath.Join(d.mount, "store"), snapshots: map[string]uint64{}}
-	for range victims(12) {
+	for n := 0; p.goesOn(n, 12); n++ {
 		var image string
 		p.run(t, func(process *os.Process) {
 			stop(t, process) // so that all of the image is of one instant
