@@ -103,7 +103,7 @@ func (i *image) readAt(p []byte, off int64) (int, error) {
 	}
 }
 
-func (i *image) openSource() (err error) {
+func (i *image) openSource() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch {
@@ -112,7 +112,10 @@ func (i *image) openSource() (err error) {
 	case i.removed.Load():
 		return errors.New("it is deleted")
 	}
-	i.source, err = i.images.open(i.id, i.recordLocked())
+	source, err := i.images.open(i.id, i.recordLocked())
+	if err == nil {
+		i.source = source
+	}
 	return err
 }
 

@@ -34,7 +34,11 @@ type imageSource interface {
 func (m *images) open(id imageID, r imageRecord) (imageSource, error) {
 	path := m.path(id, r.Packed)
 	if r.Packed {
-		return openPacked(path, r)
+		p, err := openPacked(path, r)
+		if err != nil {
+			return nil, err // and not p, which is a nil that would not look like one
+		}
+		return p, nil
 	}
 	f, info, err := openImageFile(path)
 	if err != nil {

@@ -25,6 +25,9 @@ type mountSpec struct {
 	letSleep          bool
 }
 
+// letSleepEnv tells the processes of a mount of --let-sleep: an upgrade may go back to a program that does not know the flag.
+const letSleepEnv = "SNAPFS_LET_SLEEP"
+
 func (a *app) mountCmd() *cobra.Command {
 	spec := mountSpec{snapdir: "hidden", mapMemory: 256 << 20}
 	var try bool
@@ -38,6 +41,11 @@ SIGTERM and SIGINT unmount. While files are in use the daemon serves on and ends
 signal takes the mount out of the directory tree at once, so that nothing new can be opened.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if spec.letSleep {
+				if err := os.Setenv(letSleepEnv, "1"); err != nil {
+					return err
+				}
+			}
 			if goesOn() { // it looks at nothing in the mount, which waits for it
 				spec.store, spec.mountpoint = args[0], args[1]
 				if try {
@@ -77,7 +85,7 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 	flags.Var(&spec.reserve, "reserve", "refuse writes that take space when less than `SIZE` (16GiB, 5%) is free (default 5%, within 128MiB and 4GiB)")
 	flags.Var(&spec.mapMemory, "map-memory", "keep at most `SIZE` of maps in memory (default 256MiB)")
 	flags.BoolVar(&spec.verify, "verify", false, "compare with its checksum what is read of snapshots: EIO rather than damaged data")
-	flags.BoolVar(&spec.letSleep, "let-sleep", false, "never keep the host's processors awake, as is done while many requests come one at a time")
+	flags.BoolVar(&spec.letSleep, "let-sleep", os.Getenv(letSleepEnv) != "", "never keep the host's processors awake, as is done while many requests come one at a time")
 	flags.BoolVar(&try, tryFlag, false, "say whether this version could go on with a mount, as an upgrade asks")
 	flags.Lookup(tryFlag).Hidden = true
 	flags.Lookup("map-memory").DefValue = ""
@@ -106,9 +114,6 @@ func (m mountSpec) args() []string {
 	}
 	if m.verify {
 		args = append(args, "--verify")
-	}
-	if m.letSleep {
-		args = append(args, "--let-sleep")
 	}
 	if reserve := m.reserve.String(); reserve != "" {
 		args = append(args, "--reserve="+reserve)

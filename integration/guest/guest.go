@@ -101,7 +101,7 @@ func (g *Guest) arguments(kernel, initramfs string) []string {
 	args := []string{
 		"-name", g.cfg.Name, "-accel", "tcg", "-m", "256",
 		"-nodefaults", "-no-user-config", "-display", "none",
-		"-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1", "-no-reboot",
+		"-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 no_timer_check", "-no-reboot",
 		"-serial", "file:" + g.path("console"),
 		"-qmp", "unix:" + g.MonitorPath() + ",server=on,wait=off",
 		"-device", "virtio-serial-pci",
