@@ -22,20 +22,13 @@ func logIn(t *testing.T, dir string) string {
 	return ""
 }
 
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	data, err := os.ReadFile(from)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(to, data, 0o600))
-}
-
 // The counter and a log of another store, beside the own one: that is used, and the others go into quarantine.
 func TestCounterAndLogOfAnotherStoreBeside(t *testing.T) {
 	other, _ := ownedStore(t, false, false)
 	for _, backup := range []bool{true, false} {
 		dir, content := ownedStore(t, false, backup)
-		copyFile(t, filepath.Join(other, commitsName), filepath.Join(dir, commitsName))
-		copyFile(t, logIn(t, other), filepath.Join(dir, indexName, "00007.mem"))
+		copySparse(t, filepath.Join(other, commitsName), filepath.Join(dir, commitsName))
+		copySparse(t, logIn(t, other), filepath.Join(dir, indexName, "00007.mem"))
 		require.ErrorContains(t, requireRefused(t, dir), "commits is that of another store")
 		require.Contains(t, findingOf(t, dir, commitsName), "commits is that of another store")
 		report := repaired(t, dir)
@@ -55,8 +48,8 @@ func TestCounterAndLogOfAnotherStoreInstead(t *testing.T) {
 		dir, content := ownedStore(t, false, backup)
 		mine := copied(t, dir)
 		log := logIn(t, dir)
-		copyFile(t, filepath.Join(other, commitsName), filepath.Join(dir, commitsName))
-		copyFile(t, logIn(t, other), log)
+		copySparse(t, filepath.Join(other, commitsName), filepath.Join(dir, commitsName))
+		copySparse(t, logIn(t, other), log)
 		err := requireRefused(t, dir)
 		text := findingOf(t, dir, indexName)
 		before := everythingOfStore(t, dir)
@@ -74,8 +67,8 @@ func TestCounterAndLogOfAnotherStoreInstead(t *testing.T) {
 			continue
 		}
 		require.ErrorContains(t, err, "nothing tells which of commits, index and FORMAT is this one's")
-		copyFile(t, filepath.Join(mine, commitsName), filepath.Join(dir, commitsName))
-		copyFile(t, logIn(t, mine), log)
+		copySparse(t, filepath.Join(mine, commitsName), filepath.Join(dir, commitsName))
+		copySparse(t, logIn(t, mine), log)
 		requireContent(t, dir, content)
 	}
 }
