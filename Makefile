@@ -68,6 +68,7 @@ bench: deps build
 #                          and memory have limits, so that the machine should do nothing else
 #   TestRandom…            STEPS random operations, with kills, remounts and power losses
 #   Test…Failure(s)        each thing that is asked of the host fails once, and is not sampled
+#   Test…Model…            CHECKS runs of random operations on a store and a model, with crashes, power cuts, damage and restores
 #   TestPowerReplay…       the power fails at POINTS points of a log of the device's writes, on each file system
 SOAK    ?= 10m
 KILLS   ?= 2000
@@ -75,11 +76,13 @@ FLEET   ?= 1000
 RECORDS ?= 1000000
 STEPS   ?= 20000
 POINTS  ?= 200
+CHECKS  ?= 40
 soak: deps build
 	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h ./integration \
 	    -run='TestSoak$$|TestKillsUnderLargeIO|TestFleet|TestBusyIndex|TestOnce$$|TestRandom|TestPowerReplay' \
 	    -soak=$(SOAK) -kills=$(KILLS) -fleet=$(FLEET) -records=$(RECORDS) -steps=$(STEPS) -seed=0 -points=$(POINTS)
 	$(GO) test -count=1 -v -timeout=2h ./layer ./blockmap -run='Failure|ThatFails' -every
+	$(GO) test -count=1 -v -timeout=2h ./layer -run='Model' -rapid.checks=$(CHECKS) -rapid.steps=60
 
 clean:
 	rm -rf bin
