@@ -157,12 +157,7 @@ func TestDamagedFormat(t *testing.T) {
 	require.NoError(t, err)
 	try := func(data []byte) {
 		require.NoError(t, os.WriteFile(path, data, 0o600))
-		s, err := Open(dir, Options{})
-		if err == nil { // white space, or a capital letter in a key
-			require.NoError(t, s.Close())
-			require.Len(t, data, len(original))
-			return
-		}
+		_, err := Open(dir, Options{})
 		require.Contains(t, []syscall.Errno{syscall.EINVAL, syscall.EIO}, Errno(err), "%v", err)
 		require.NotContains(t, err.Error(), "\n")
 	}
@@ -176,7 +171,7 @@ func TestDamagedFormat(t *testing.T) {
 			try(data)
 		}
 	}
-	for size := range len(original) - 1 {
+	for size := range len(original) {
 		if !oneIn(20) {
 			continue
 		}

@@ -8,7 +8,6 @@ package layer
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -99,8 +98,7 @@ func repairFormat(dir string, q *quarantine, done *[]Finding) error {
 		if err != nil {
 			return Errorf(unix.EIO, "read %s: %w", formatName, err)
 		}
-		var f format
-		if err := json.Unmarshal(data, &f); err == nil && f.Store == "snapfs" {
+		if _, sound := decodeFormat(data); sound {
 			return nil
 		}
 	}

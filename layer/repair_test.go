@@ -297,7 +297,7 @@ func TestRepairOfTheCounter(t *testing.T) {
 }
 
 func TestRepairOfFormat(t *testing.T) {
-	for _, content := range []string{"", "{\"store\":", "something else\n"} {
+	for _, content := range []string{"", "{\"store\":", "something else\n", `{"store":"snapfs","vdrsion":2}`, `{"store":"snapfs","version":-2}`} {
 		dir := sample(t)
 		path := filepath.Join(dir, formatName)
 		if content == "" {

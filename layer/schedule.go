@@ -4,15 +4,13 @@ package layer
 //
 //	{"0":{"sum":"6b5e2a91"},"3":{"schedule":"0 * * * *","since":"2026-03-04T13:00:00Z"}}
 //
-// The sum is crc32c of the store's id and of the file, newline included, with zeros for the sum itself. No VM has the id 0: a
-// version that knows no sum passes it over, and writes the file without one.
+// No VM has the id 0: that member is the checksum (sealed.go).
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"time"
 )
 
@@ -23,26 +21,20 @@ type Plan struct {
 	Missed   string    `json:"missed,omitempty"` // why the last run made no snapshot
 }
 
-const (
-	scheduleSum  = `{"0":{"sum":"` // the beginning of the file, up to the sum
-	scheduleZero = "00000000"
-)
+var scheduleSeal = sealForm{`{"0":{"sum":"`, `"}`}
 
 var errSchedule = errors.New("is damaged, or another store's")
 
 // EncodeSchedule is the text of the file.
 func (s *Store) EncodeSchedule(plans map[VMID]Plan) ([]byte, error) {
+	if plans == nil {
+		plans = map[VMID]Plan{}
+	}
 	rest, err := json.Marshal(plans)
 	if err != nil {
 		return nil, err
 	}
-	text := []byte(scheduleSum + scheduleZero + `"}`)
-	if len(plans) > 0 {
-		text = append(text, ',')
-	}
-	text = append(append(text, rest[1:]...), '\n')
-	copy(text[len(scheduleSum):], sumOfSchedule(s.id, text))
-	return text, nil
+	return scheduleSeal.seal(s.id, rest), nil
 }
 
 // DecodeSchedule reads such a text, also one that an older version wrote.
@@ -53,19 +45,13 @@ func decodeSchedule(store string, text []byte) (map[VMID]Plan, error) {
 	if err := json.Unmarshal(text, &plans); err != nil {
 		return nil, fmt.Errorf("is damaged: %w", err)
 	}
-	if after, ok := bytes.CutPrefix(text, []byte(scheduleSum)); ok && len(after) > len(scheduleZero) {
-		zeroed := bytes.Clone(text)
-		copy(zeroed[len(scheduleSum):], scheduleZero)
-		if sumOfSchedule(store, zeroed) != string(after[:len(scheduleZero)]) {
-			return nil, errSchedule
+	if sealed, sound := scheduleSeal.verify(store, text); !sealed {
+		if again, err := json.Marshal(plans); err != nil || !bytes.Equal(append(again, '\n'), text) {
+			return nil, errSchedule // not as an older version writes it
 		}
-	} else if again, err := json.Marshal(plans); err != nil || !bytes.Equal(append(again, '\n'), text) {
-		return nil, errSchedule // not as an older version writes it
+	} else if !sound {
+		return nil, errSchedule
 	}
 	delete(plans, 0)
 	return plans, nil
-}
-
-func sumOfSchedule(store string, zeroed []byte) string {
-	return fmt.Sprintf("%08x", crc32.Update(crc32.Checksum([]byte(store), castagnoli), castagnoli, zeroed))
 }

@@ -3,7 +3,6 @@ package layer
 // Strays: files in a store's directory that are not the store's, or are and are of no use to anybody.
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -116,13 +115,18 @@ func (o *offline) journals(name string) bool {
 	return r.Journal != "" && (name == journalName || name == markName && r.JournalMark || name == keptName && r.JournalKept)
 }
 
-func isJSON(path string) bool {
+// heldDamage is what is wrong with a file that says how a guest is held.
+func (o *offline) heldDamage(name string, id VMID) error {
+	path := filepath.Join(o.dir, frozenName, name)
 	if !isFile(path) {
-		return false
+		return errHeld
 	}
 	text, err := os.ReadFile(path)
-	var members map[string]any
-	return err == nil && json.Unmarshal(text, &members) == nil
+	if err != nil {
+		return err
+	}
+	_, err = decodeHeld(o.catalog.store.ID, id, text, new(map[string]any))
+	return err
 }
 
 // strayInIndex goes by names. The rest is told when the index is opened.
@@ -193,7 +197,7 @@ func (o *offline) strayFrozen(name string, info os.FileInfo) string {
 	switch {
 	case err != nil || !info.Mode().IsRegular():
 		return "is nothing of a store's"
-	case strings.HasSuffix(name, ".new") || isJSON(filepath.Join(o.dir, frozenName, name)):
+	case strings.HasSuffix(name, ".new") || o.heldDamage(name, VMID(id)) == nil:
 		return ""
 	}
 	whose := fmt.Sprintf("VM %d, which is gone,", id)

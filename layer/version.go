@@ -10,6 +10,7 @@ package layer
 // is new is made in the newest.
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -135,6 +136,20 @@ type format struct {
 	Index   string `json:"index,omitempty"` // the identity of the store's index, in hexadecimal
 }
 
+var formatSeal = sealForm{`{"sum":"`, `"`}
+
+// decodeFormat reads FORMAT. sound is false if it is damaged, or that of something else.
+func decodeFormat(text []byte) (f format, sound bool) {
+	if err := json.Unmarshal(text, &f); err != nil || f.Store != "snapfs" || f.Version < 1 {
+		return f, false
+	}
+	if sealed, sound := formatSeal.verify(formatName, text); sealed {
+		return f, sound
+	}
+	older, err := json.Marshal(f) // writes it just so
+	return f, err == nil && bytes.Equal(older, bytes.TrimSpace(text))
+}
+
 // nameIndex has FORMAT say whose the index is, so that two files of one other store don't pass for the store's own. A FORMAT that
 // does not is that of a new store, or of an older program.
 func (s *Store) nameIndex() error {
@@ -165,8 +180,9 @@ func readFormatFile(dir string) (f format, err error) {
 	if err != nil {
 		return f, Errorf(syscall.EIO, "read %s: %w", path, err)
 	}
-	if err := json.Unmarshal(data, &f); err != nil || f.Store != "snapfs" || f.Version < 1 {
-		return f, Errorf(syscall.EINVAL, "%s is damaged: it does not say that this is a snapfs store; `snapfs check %s --repair` makes it anew", path, dir)
+	f, sound := decodeFormat(data)
+	if !sound {
+		return f, Errorf(syscall.EINVAL, "%s is damaged: it does not say, with the right checksum, that this is a snapfs store; `snapfs check %s --repair` makes it anew", path, dir)
 	}
 	return f, nil
 }
@@ -198,7 +214,7 @@ func writeFormat(dir string, f format) error {
 		return err
 	}
 	path := filepath.Join(dir, formatName)
-	if err := writeSynced(path+".tmp", append(data, '\n')); err != nil {
+	if err := writeSynced(path+".tmp", formatSeal.seal(formatName, data)); err != nil {
 		return Errorf(syscall.EIO, "write %s: %w", path, err)
 	}
 	if err := rename(path+".tmp", path); err != nil {

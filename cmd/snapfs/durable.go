@@ -3,22 +3,13 @@ package main
 // Small files of the daemon's own in the store, which survive a power loss.
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 )
 
-// writeDurably replaces a file, whole or not at all, by a line of JSON; when it returns, the new content survives a power loss.
-func writeDurably(path string, v any) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return writeTextDurably(path, append(text, '\n'))
-}
-
-func writeTextDurably(path string, text []byte) error {
+// writeDurably replaces a file, whole or not at all; when it returns, the new content survives a power loss.
+func writeDurably(path string, text []byte) error {
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -57,7 +56,11 @@ func (h *heldGuests) mark(id layer.VMID, held *quiesce.Held) error {
 	} else if !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return writeDurably(h.path(id), held)
+	text, err := h.store.EncodeHeld(id, held)
+	if err != nil {
+		return err
+	}
+	return writeDurably(h.path(id), text)
 }
 
 // releaseAll lets go, in the background, of all guests that an earlier daemon left held. A guest may need its disks for
@@ -78,7 +81,7 @@ func (h *heldGuests) releaseAll() {
 			text, err = os.ReadFile(filepath.Join(h.dir, e.Name()))
 		}
 		if err == nil {
-			err = json.Unmarshal(text, &held)
+			err = h.store.DecodeHeld(layer.VMID(id), text, &held)
 		}
 		if err != nil {
 			h.event(h.nameOf(layer.VMID(id)), "thaw-failed", "file", h.path(layer.VMID(id)), "error", err,

@@ -237,7 +237,7 @@ func (s *schedule) saveLocked() {
 	}
 	text, err := s.store.EncodeSchedule(plans)
 	if err == nil {
-		err = writeTextDurably(s.path, text)
+		err = writeDurably(s.path, text)
 	}
 	if err != nil {
 		s.event("", "schedule-failed", "error", err)
