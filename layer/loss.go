@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -139,11 +140,15 @@ func (l loss) finding() Finding {
 func rangesText(ranges [][2]int64) string {
 	var texts []string
 	for _, r := range ranges[:min(maxRanges, len(ranges))] {
-		texts = append(texts, fmt.Sprintf("%d-%d", r[0], r[1]-1))
+		text := strconv.FormatInt(r[0], 10)
+		if r[1]-1 > r[0] {
+			text += "-" + strconv.FormatInt(r[1]-1, 10)
+		}
+		texts = append(texts, text)
 	}
 	text := strings.Join(texts, ", ")
 	if more := len(ranges) - maxRanges; more > 0 {
-		text += fmt.Sprintf(" and %d ranges more", more)
+		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
 }

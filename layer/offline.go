@@ -73,7 +73,7 @@ func cutOff(r *blockmap.Record, region, void uint64) {
 func (o *offline) openData(id LayerID) (*os.File, error) {
 	path := o.path(layersName, id)
 	info, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || err == nil && !info.Mode().IsRegular() {
 		return nil, nil
 	}
 	if err != nil {

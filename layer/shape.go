@@ -1,7 +1,8 @@
 package layer
 
 // Shapes: what has to be a file in a store's directory is one, and what has to be a directory. Something else in its place, such
-// as a link or a named pipe, is not opened: who follows a link writes elsewhere, and who opens a pipe waits. What the store can do
+// as a link to a file or a named pipe, is not opened: who follows a link writes elsewhere, and who opens a pipe waits. But a directory
+// may be a link to one, and the log to a file, on another disk. What the store can do
 // without is put into quarantine by a mount, so that no VM waits for that; for the rest a mount is refused, by name, and a
 // repair does it.
 
@@ -26,10 +27,12 @@ var shapes = []shape{
 	{name: formatName}, {name: lockName}, {name: commitsName}, {name: journalName}, {name: markName}, {name: keptName},
 	{name: indexName, dir: true}, {name: layersName, dir: true},
 	{sumsName, true, true}, {backupName, true, true}, {imagesName, true, true}, {frozenName, true, true}, {quarantineName, true, true},
-	{ballastName, false, true}, {scheduleName, false, true}, {"events", false, true}, {"log", false, true},
+	{ballastName, false, true}, {scheduleName, false, true}, {"events", false, true}, {logName, false, true},
 	{"log.1", false, true}, {"log.2", false, true}, {scheduleName + ".new", false, true}, {"events.new", false, true},
 	{formatName + ".tmp", false, true}, {journalName + ".tmp", false, true}, {keptName + ".tmp", false, true},
 }
+
+const logName = "log"
 
 // shapeOf is empty if a name may be anything.
 func shapeOf(name string) shape {
@@ -52,12 +55,18 @@ func (s shape) wrong(mode fs.FileMode) string {
 
 // wrongIn is wrong for what is in a store.
 func wrongIn(dir, name string) string {
-	info, err := os.Lstat(filepath.Join(dir, name))
+	path, s := filepath.Join(dir, name), shapeOf(name)
+	info, err := os.Lstat(path)
 	if err != nil {
 		return ""
 	}
-	return shapeOf(name).wrong(info.Mode())
+	if there, err := os.Stat(path); err == nil && s.mayLink() {
+		info = there
+	}
+	return s.wrong(info.Mode())
 }
+
+func (s shape) mayLink() bool { return s.dir || s.name == logName }
 
 func kindOf(mode fs.FileMode) string {
 	switch mode.Type() {
@@ -75,9 +84,8 @@ func kindOf(mode fs.FileMode) string {
 	return "a device"
 }
 
-// isDirectory is true for one itself, not for a link to one.
 func isDirectory(path string) bool {
-	info, err := os.Lstat(path)
+	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
 }
 
@@ -122,9 +130,6 @@ func makeLayers(dir string, q *quarantine, done *[]Finding) error {
 		return nil
 	}
 	what := wrongIn(dir, layersName)
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return Errorf(syscall.EIO, "store %s: its %s %s: move the directory that this leads to in its place; where that is gone, remove the link", dir, layersName, what)
-	}
 	if what == "" {
 		what = "was missing"
 	} else if err := errors.Join(q.take(layersName), q.settle()); err != nil {

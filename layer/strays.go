@@ -86,9 +86,9 @@ func (o *offline) strays(in ...string) (all []stray, err error) {
 	return all, nil
 }
 
-func (o *offline) strayInStore(name string, info os.FileInfo) string {
+func (o *offline) strayInStore(name string, _ os.FileInfo) string {
 	base, _, _ := strings.Cut(name, ".")
-	switch what := shapeOf(name).wrong(info.Mode()); {
+	switch what := wrongIn(o.dir, name); {
 	case what != "" && !o.journals(name):
 		return what
 	case !slices.Contains(storeNames, name) && !slices.Contains(dottedNames, base):
