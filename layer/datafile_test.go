@@ -70,13 +70,13 @@ func TestLostDataIsAnError(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t, Options{})
-			f := makeFile(t, makeVM(t, s, "web"), "root", 4*blockSize)
+			v := makeVM(t, s, "web")
+			f := makeFile(t, v, "root", 4*blockSize)
 			write(t, f, blocksOf(1, 4), 0)
+			path := filepath.Join(layersDir(s), fileName(f.state.Load().head.id))
+			snapshot(t, v, "s1")
 			require.NoError(t, s.Close())
-			entries, err := os.ReadDir(layersDir(s))
-			require.NoError(t, err)
-			require.Len(t, entries, 1)
-			require.NoError(t, lose(filepath.Join(layersDir(s), entries[0].Name())))
+			require.NoError(t, lose(path))
 
 			report, err := Check(s.dir)
 			require.NoError(t, err)

@@ -140,6 +140,9 @@ func (s *Store) load() error {
 			return Errorf(syscall.EIO, "the catalog of store %s is damaged: %w%s", s.dir, err, remedy(s.dir, err))
 		}
 	}
+	if err := s.refuseShort(c); err != nil {
+		return err
+	}
 	if s.resumes {
 		if err := s.resume(c); err != nil {
 			return err
