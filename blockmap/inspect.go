@@ -67,6 +67,7 @@ type Stray struct {
 	Name    string // in the directory
 	Text    string // what it is
 	Foreign bool   // no crash leaves such
+	Instead bool   // it is a log, where there may have been one of the index's own
 }
 
 // survey looks at the index in dir, which is to have that identity; nil: it is not known. Damage to its list of tables and to those is an
@@ -157,7 +158,7 @@ func (s *survey) listValueLogs(dir string) error {
 }
 
 func (s *survey) stray(name string, foreign bool, format string, args ...any) {
-	s.strays = append(s.strays, Stray{name, fmt.Sprintf(format, args...), foreign})
+	s.strays = append(s.strays, Stray{Name: name, Text: fmt.Sprintf(format, args...), Foreign: foreign})
 }
 
 const ownValueLog = "000001.vlog"

@@ -174,7 +174,7 @@ func TestBeginning(t *testing.T) {
 	o := Options{Counter: filepath.Join(dir, counterName)}
 	_, made, _, err := ReadCounter(o.Counter)
 	require.NoError(t, err)
-	b, err := OpenBeginning(filepath.Join(dir, "index"), o)
+	b, err := OpenBeginning(filepath.Join(dir, "index"), o, false)
 	require.NoError(t, err)
 	require.Nil(t, b, "nothing is damaged")
 	logs, err := filepath.Glob(filepath.Join(dir, "index", memPattern))
@@ -196,7 +196,7 @@ func TestBeginning(t *testing.T) {
 			require.ErrorIs(t, err, ErrDamaged, "%s at %d", name, at)
 			require.ErrorContains(t, err, filepath.Base(name), "at %d", at)
 			before := stateOf(t, dir)
-			b, err := OpenBeginning(filepath.Join(dir, "index"), o)
+			b, err := OpenBeginning(filepath.Join(dir, "index"), o, false)
 			require.NoError(t, err)
 			require.Equal(t, made, b.Made)
 			if at == 0 {
@@ -245,7 +245,7 @@ func TestBeginningOfDamagedTables(t *testing.T) {
 	require.NoError(t, err)
 	data[100] ^= 1
 	require.NoError(t, os.WriteFile(names[0], data, 0o600))
-	_, err = OpenBeginning(filepath.Join(dir, "index"), Options{Counter: filepath.Join(dir, counterName)})
+	_, err = OpenBeginning(filepath.Join(dir, "index"), Options{Counter: filepath.Join(dir, counterName)}, false)
 	require.ErrorIs(t, err, ErrDamaged)
 	require.ErrorContains(t, err, filepath.Base(names[0]))
 }

@@ -16,8 +16,8 @@ type Beginning struct {
 }
 
 // OpenBeginning opens what of a damaged index is sound, for reading: the state after one of its commits. It is an ErrDamaged if
-// there is no such thing, as where a table is damaged, and nil where nothing is.
-func OpenBeginning(dir string, o Options) (_ *Beginning, err error) {
+// there is no such thing, as where a table is damaged, and nil where nothing is: unless the caller knows that its end is lost.
+func OpenBeginning(dir string, o Options, lost bool) (_ *Beginning, err error) {
 	s, c, err := surveyOf(dir, o)
 	if err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func OpenBeginning(dir string, o Options) (_ *Beginning, err error) {
 	if c != nil {
 		b.Made = max(b.Made, c.number())
 	}
-	if s.verify(b.Made) == nil {
+	if s.verify(b.Made) == nil && !lost {
 		return nil, nil
 	}
 	if b.index, err = s.open(dir); err != nil {

@@ -72,7 +72,21 @@ func (h host) surveyLogs(dir string, identity *[16]byte, s *survey) error {
 			next = id + 1
 		}
 	}
+	s.markInstead()
 	return nil
+}
+
+// markInstead marks strays that may be in the place of a log of the index: up to where the next one would be.
+func (s *survey) markInstead() {
+	last := ^uint64(0) - 1
+	if n := len(s.logs); n > 0 {
+		last, _ = logNumber(s.logs[n-1].name)
+	}
+	for i, f := range s.strays {
+		id, isLog := logNumber(f.Name)
+		isLog = isLog && filepath.Ext(f.Name) == ".mem"
+		s.strays[i].Instead = isLog && id <= last+1 && (f.Foreign || f.Name == filepath.Base(s.unread))
+	}
 }
 
 // without notes the first log that has no commits.

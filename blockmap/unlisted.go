@@ -28,7 +28,7 @@ func (x *Index) strays(s *survey) ([]Stray, error) {
 			return nil, err
 		}
 		if text != "" {
-			all = append(all, Stray{filepath.Base(path), text, foreign})
+			all = append(all, Stray{Name: filepath.Base(path), Text: text, Foreign: foreign})
 		}
 	}
 	return all, nil

@@ -30,7 +30,8 @@ func openBeginning(dir string) (*beginning, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := blockmap.OpenBeginning(filepath.Join(dir, indexName), blockmap.Options{Counter: owner.counter(dir), Identity: owner.identity})
+	_, lost := findLostEnd(dir, owner)
+	found, err := blockmap.OpenBeginning(filepath.Join(dir, indexName), blockmap.Options{Counter: owner.counter(dir), Identity: owner.identity}, lost)
 	if err != nil || found == nil {
 		return nil, err
 	}
@@ -65,6 +66,9 @@ func (b *beginning) later(at time.Time) {
 
 func (b *beginning) String() string {
 	text := fmt.Sprintf("the sound beginning of the index's log, up to commit %d of %d", b.Commit, b.Made)
+	if b.Commit == b.Made {
+		text = fmt.Sprintf("the sound beginning of the index's log, up to commit %d of nobody knows how many", b.Commit)
+	}
 	if b.since.Unix() > 0 {
 		text += ", which was made at " + b.since.Format(time.RFC3339) + " or later"
 	}
@@ -72,7 +76,8 @@ func (b *beginning) String() string {
 }
 
 // newest is the newest time in a catalog.
-func (c *catalog) newest() (at time.Time) {
+func (c *catalog) newest() time.Time {
+	at := time.Unix(0, 0)
 	later := func(t time.Time) {
 		if t.After(at) {
 			at = t

@@ -27,19 +27,20 @@ type Finding struct {
 
 // Report is what a check found, and how much it looked at. Bytes: data that layers hold.
 type Report struct {
-	Findings  []Finding `json:"findings"`
-	VMs       int       `json:"vms"`
-	Files     int       `json:"files"`
-	Snapshots int       `json:"snapshots"`
-	Layers    int       `json:"layers"`
-	Records   int64     `json:"records"`
-	Bytes     int64     `json:"bytes"`
-	Notes     []Finding `json:"notes"`    // what is no damage, and worth a word
-	Repaired  []Finding `json:"repaired"` // by Repair: what it did. Findings is what stays
-	Lost      []Finding `json:"lost"`     // by Repair: what is lost, or may be, and is noted nowhere in the store: told this once
-	Unread    bool      `json:"unread"`   // the index can't be read, so nothing else was looked at
-	WentBack  time.Time `json:"-"`        // by Repair: to a state of the index from then, or later; zero: it did not
-	Names     []string  `json:"-"`        // VMs, and snapshots as VM@NAME, that the index has
+	Findings  []Finding      `json:"findings"`
+	VMs       int            `json:"vms"`
+	Files     int            `json:"files"`
+	Snapshots int            `json:"snapshots"`
+	Layers    int            `json:"layers"`
+	Records   int64          `json:"records"`
+	Bytes     int64          `json:"bytes"`
+	Notes     []Finding      `json:"notes"`    // what is no damage, and worth a word
+	Repaired  []Finding      `json:"repaired"` // by Repair: what it did. Findings is what stays
+	Lost      []Finding      `json:"lost"`     // by Repair: what is lost, or may be, and is noted nowhere in the store: told this once
+	Unread    bool           `json:"unread"`   // the index can't be read, so nothing else was looked at
+	WentBack  time.Time      `json:"-"`        // by Repair: to a state of the index from then, or later; zero: it did not
+	Restored  *RestoreReport `json:"-"`        // by Repair: what the restore that it took came to; nil: it took none
+	Names     []string       `json:"-"`        // VMs, and snapshots as VM@NAME, that the index has
 }
 
 // Check looks through a store that nobody has mounted. It writes nothing there, but for the file that it locks.
@@ -67,17 +68,30 @@ func damageFound(dir string, report *Report, err error) error {
 		object = w.foreignFile()
 	}
 	*report = Report{Unread: true, Findings: []Finding{{Object: object, Text: damage.Error() + remedy(dir, damage)}}}
+	if w, err := ownerOf(dir); err == nil && !w.unknown && !w.foreignIndex {
+		end, _ := findLostEnd(dir, w)
+		report.Findings = append(report.Findings, end.signs...)
+	}
 	return nil
 }
 
 // remedy says what to do about damage to the index.
 func remedy(dir string, damage error) string {
-	if errors.Is(damage, blockmap.ErrNoCounter) {
-		return fmt.Sprintf("; `snapfs check %s --repair` makes it anew", dir)
-	}
 	owner, err := ownerOf(dir)
 	if err != nil {
 		return "; whose index it is can't be told: " + err.Error()
+	}
+	if !owner.unknown && !owner.foreignIndex && !errors.As(damage, new(lostEnd)) {
+		if end, found := findLostEnd(dir, owner); found {
+			text := "; the index is this store's, but "
+			if owner.foreignCounter {
+				text = fmt.Sprintf("; %s is that of another store, the index is this one's, but ", commitsName)
+			}
+			return text + end.Error() + remedy(dir, end)
+		}
+	}
+	if errors.Is(damage, blockmap.ErrNoCounter) {
+		return fmt.Sprintf("; `snapfs check %s --repair` makes it anew", dir)
 	}
 	if foreign := new(*blockmap.ForeignError); errors.As(damage, foreign) {
 		switch {

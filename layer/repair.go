@@ -46,19 +46,26 @@ func Repair(dir string) (report Report, err error) {
 		}
 	}
 	if w, own := ownerOfDamage(dir, err); errors.Is(err, blockmap.ErrNoCounter) || own && w.foreignCounter {
-		if err = repairCounter(dir, q, &done); err == nil {
+		var newest time.Time
+		if newest, err = repairCounter(dir, q, &done); err == nil {
+			wentBack = newest // or not at all
 			err = withOffline(dir, q, &done, repair)
 		}
 	}
+	var restored *RestoreReport
 	if errors.As(err, new(indexDamage)) && beginningIsBest(dir) {
-		var restored RestoreReport
-		if restored, err = RestoreIndex(dir, false); err == nil {
-			done, wentBack = append(done, restored.findings()...), restored.Taken
+		var end lostEnd
+		if errors.As(err, &end) {
+			lost = append(end.signs, Finding{Object: indexName, Text: end.Error() + ": what was made and written in them is gone"})
+		}
+		var r RestoreReport
+		if r, err = RestoreIndex(dir, false); err == nil {
+			done, wentBack, restored = append(done, r.findings()...), r.Taken, &r
 			err = withOffline(dir, q, &done, repair)
 		}
 	}
 	err = damageFound(dir, &report, err)
-	report.Repaired, report.Lost, report.WentBack = done, lost, wentBack
+	report.Repaired, report.Lost, report.WentBack, report.Restored = done, lost, wentBack, restored
 	return report, err
 }
 
@@ -144,17 +151,25 @@ func repairForeignFormat(dir string, q *quarantine, done *[]Finding, w owner) er
 	return nil
 }
 
-// repairCounter makes the counter of commits anew. An index that has lost its last commits can't be told from one that has
-// not then.
-func repairCounter(dir string, q *quarantine, done *[]Finding) error {
+// repairCounter makes the counter of commits anew, of an index that shows no sign of having lost its last commits. That is as
+// far as it can be told then: it returns the newest moment that the index knows of.
+func repairCounter(dir string, q *quarantine, done *[]Finding) (newest time.Time, err error) {
 	lock, err := lockStore(dir)
 	if err != nil {
-		return err
+		return newest, err
 	}
 	defer lock.Close()
 	identity := formatIdentity(dir)
-	if err := readIndexBy(dir, "", identity, func(*offline) error { return nil }); err != nil {
-		return err // nothing to make it of
+	err = readIndexBy(dir, "", identity, func(o *offline) error {
+		newest = o.catalog.newest()
+		end, found, err := o.lostEnd()
+		if found {
+			return indexDamage{end}
+		}
+		return err
+	})
+	if err != nil {
+		return newest, err // nothing to make it of
 	}
 	path := filepath.Join(dir, commitsName)
 	what := "was missing"
@@ -164,13 +179,13 @@ func repairCounter(dir string, q *quarantine, done *[]Finding) error {
 			what = "was that of another store"
 		}
 		if err := errors.Join(q.take(commitsName), q.settle()); err != nil {
-			return err
+			return newest, err
 		}
 		what += ", and is in " + q.name + " now"
 	}
 	if err := blockmap.MakeCounter(path, filepath.Join(dir, indexName), blockmap.Options{Aside: q.takeIndexStray(done), Identity: identity}); err != nil {
-		return indexDamage{err}
+		return newest, indexDamage{err}
 	}
 	*done = append(*done, Finding{Object: commitsName, Text: what + "; it is made anew, from the index, so that nobody knows whether the last commits are missing there"})
-	return nil
+	return newest, nil
 }

@@ -111,13 +111,21 @@ func isSound(dir string, w owner) (sound bool) {
 	if !isDirectory(filepath.Join(dir, indexName)) {
 		return false // to open it would make it
 	}
-	err := readIndexBy(dir, w.counter(dir), w.identity, func(o *offline) error {
-		k := &check{offline: o, files: make(map[LayerID]bool)}
-		err := errors.Join(k.checkCatalog(), k.checkRecords())
-		sound = err == nil && o.tree != nil && !o.catalog.store.Restoring && !k.unsound
+	if _, lost := findLostEnd(dir, w); lost {
+		return false
+	}
+	err := readIndexBy(dir, w.counter(dir), w.identity, func(o *offline) (err error) {
+		sound, err = o.isSound()
 		return err
 	})
 	return err == nil && sound
+}
+
+// isSound says whether an index does not contradict itself.
+func (o *offline) isSound() (bool, error) {
+	k := &check{offline: o, files: make(map[LayerID]bool)}
+	err := errors.Join(k.checkCatalog(), k.checkRecords())
+	return err == nil && o.tree != nil && !o.catalog.store.Restoring && !k.unsound, err
 }
 
 // refuseRestored refuses an index whose restore is not done, and one that was restored while a mount was under way: what

@@ -61,6 +61,11 @@ func (a *app) check(dir string, repair, asJSON bool) error {
 		}
 		report.Findings = append(report.Findings, gone...)
 	}
+	if report.Restored != nil {
+		if err := keepRestored(dir, *report.Restored); err != nil {
+			return err
+		}
+	}
 	if asJSON {
 		if err := writeJSON(a.stdout, jsonReport(report)); err != nil {
 			return err

@@ -1,0 +1,155 @@
+package layer
+
+// An index that has lost its last commits, and with them the counter that would say so: other files show it, and a repair tells
+// what is gone.
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// endlessStore is what a kill leaves: the last of its snapshots, and what was written since, are in the last log alone.
+func endlessStore(t *testing.T, backup bool) (dir, lastLog string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "store")
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 8*blockSize)
+	write(t, f, blocksOf(1, 8), 0)
+	openJournal(t, s)
+	snapshot(t, v, "s1")
+	if backup {
+		require.NoError(t, s.backUp(time.Now()))
+	}
+	write(t, f, blocksOf(3, 1), 0)
+	commit(t, f)
+	s = reopen(t, s) // what was made up to here is in tables from now on
+	openJournal(t, s)
+	v = vmNamed(t, s, "web")
+	f = fileNamed(t, v, "root")
+	write(t, f, blocksOf(2, 4), 0)
+	snapshot(t, v, "s2")
+	write(t, f, blocksOf(9, 2), 0)
+	flush(t, f)
+	killedAt(t, s, dir)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, lockName), nil, 0o600))
+	logs := fullLogs(t, dir)
+	require.Len(t, logs, 1)
+	for lastLog = range logs {
+	}
+	return dir, lastLog
+}
+
+// otherStore has a counter and a log, of one identity.
+func otherStore(t *testing.T) (counter, log, format []byte) {
+	t.Helper()
+	other, last := endlessStore(t, false)
+	read := func(path string) []byte {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return data
+	}
+	return read(filepath.Join(other, commitsName)), read(last), read(filepath.Join(other, formatName))
+}
+
+func TestLostEndOfTheIndex(t *testing.T) {
+	counter, foreign, format := otherStore(t)
+	put := func(t *testing.T, path string, data []byte) {
+		t.Helper()
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+	}
+	for _, c := range []struct {
+		name   string
+		backup bool
+		spoil  func(t *testing.T, dir, log string)
+		signs  []string // beside data files and the journal
+	}{
+		{"counter and log of another store", true, func(t *testing.T, dir, log string) {
+			put(t, filepath.Join(dir, commitsName), counter)
+			put(t, log, foreign)
+		}, []string{"log"}},
+		{"without backups", false, func(t *testing.T, dir, log string) {
+			put(t, filepath.Join(dir, commitsName), counter)
+			put(t, log, foreign)
+		}, []string{"log"}},
+		{"FORMAT, too", true, func(t *testing.T, dir, log string) {
+			put(t, filepath.Join(dir, commitsName), counter)
+			put(t, filepath.Join(dir, formatName), format)
+			put(t, log, foreign)
+		}, []string{"log"}},
+		{"counter and log missing", true, func(t *testing.T, dir, log string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, commitsName)))
+			require.NoError(t, os.Remove(log))
+		}, nil},
+		{"counter missing, log unreadable", false, func(t *testing.T, dir, log string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, commitsName)))
+			put(t, log, blocksOf(7, 3))
+		}, []string{"log"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, log := endlessStore(t, c.backup)
+			c.spoil(t, dir, log)
+			before := requireRefused(t, dir)
+			require.Error(t, before)
+
+			signs := []string{journalName}
+			if slices.Contains(c.signs, "log") {
+				signs = append(signs, filepath.Join(indexName, filepath.Base(log)))
+			}
+			check, err := Check(dir)
+			require.NoError(t, err)
+			require.Subset(t, objects(check.Findings), signs)
+			require.Contains(t, check.Findings[0].Text, "its last commits are missing")
+			require.Contains(t, check.Findings[0].Text, "--repair` goes back to before that")
+
+			report := repaired(t, dir)
+			require.Subset(t, objects(report.Lost), append(signs, indexName))
+			require.NotNil(t, report.Restored)
+			require.Contains(t, objects(report.Restored.States), "web/root")
+			require.False(t, report.WentBack.IsZero())
+			require.NotContains(t, report.Names, "web@s2")
+			s := openStore(t, dir, Options{})
+			requireSame(t, blocksOf(1, 8), viewed(t, vmNamed(t, s, "web"), "s1", "root"), "a snapshot")
+		})
+	}
+}
+
+func objects(all []Finding) (names []string) {
+	for _, f := range all {
+		names = append(names, f.Object)
+	}
+	return names
+}
+
+// A backup that is newer than what is left of the index is what to go back to, and a repair does not take it by itself.
+func TestLostEndThatABackupHas(t *testing.T) {
+	counter, foreign, _ := otherStore(t)
+	dir := filepath.Join(t.TempDir(), "store")
+	s := reopen(t, newStore(t, Options{}))
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 8*blockSize)
+	write(t, f, blocksOf(1, 8), 0)
+	snapshot(t, v, "s1")
+	require.NoError(t, s.backUp(time.Now()))
+	write(t, f, blocksOf(2, 4), 0)
+	snapshot(t, v, "s2")
+	killedAt(t, s, dir)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, lockName), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, commitsName), counter, 0o600))
+	for log := range fullLogs(t, dir) {
+		require.NoError(t, os.WriteFile(log, foreign, 0o600))
+	}
+	report, err := Repair(dir)
+	require.NoError(t, err)
+	require.True(t, report.Unread)
+	require.Contains(t, report.Findings[0].Text, "`snapfs restore-index "+dir+"` goes back to the backup")
+	_, err = RestoreIndex(dir, false)
+	require.NoError(t, err)
+	s = openStore(t, dir, Options{})
+	requireSame(t, blocksOf(1, 8), viewed(t, vmNamed(t, s, "web"), "s1", "root"), "a snapshot")
+}
