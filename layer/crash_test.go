@@ -172,6 +172,7 @@ func (p *promised) verify(t *testing.T) {
 		require.NoError(t, err)
 	} else {
 		requireSound(t, p.dir)
+		requireEnd(t, p.dir)
 		requireTrueCounts(t, p.dir)
 	}
 	s, err := Open(p.dir, o)

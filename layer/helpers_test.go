@@ -362,6 +362,7 @@ func kill(t tester, s *Store, to string) *Store {
 		copyStore(t, s.dir, to)
 		s.closed = s.release()
 	})
+	requireEnd(t, to)
 	o := s.opts
 	o.Session = nil
 	again, err := Open(to, o)

@@ -85,6 +85,7 @@ func TestModelOverPowerCuts(t *testing.T) {
 				s.closed = s.release()
 				d.restart(t, image)
 			})
+			requireEnd(t, dir)
 			o := s.opts
 			o.Session = nil
 			again, err := Open(dir, o)

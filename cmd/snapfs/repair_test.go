@@ -132,3 +132,23 @@ func TestRepairOfALostJournal(t *testing.T) {
 	mount(t, store, point)
 	require.Contains(t, done(t, "log", dir), "flushes-lost")
 }
+
+// Where the counter of commits is lost, the events may know of what the index does not.
+func TestRepairOfTheCounterTellsWhatIsGone(t *testing.T) {
+	store, point := newMount(t, "--reserve=1MiB")
+	dir := newVM(t, point, "web", "hello")
+	done(t, "create", dir, "one")
+	done(t, "umount", point)
+	require.NoError(t, os.Remove(filepath.Join(store, "commits")))
+	kept, err := os.ReadFile(filepath.Join(store, "events"))
+	require.NoError(t, err)
+	made := time.Now().UTC().Add(time.Minute).Format(time.RFC3339)
+	kept = append(kept, made+" create vm=web snapshot=two consistency=off\n"...)
+	require.NoError(t, os.WriteFile(filepath.Join(store, "events"), kept, 0o600))
+	code, stdout, _ := snapfs("check", store, "--repair")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stdout, "repaired: commits: was missing")
+	require.Contains(t, stdout, "web@two: is gone: it was made at "+made)
+	require.NotContains(t, stdout, "web@one")
+	done(t, "check", store, "--repair")
+}
