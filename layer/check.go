@@ -148,7 +148,7 @@ func (o *offline) check() (Report, error) {
 	}
 	k.checkJournal()
 	k.checkFormat()
-	err := errors.Join(k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkHoles(), k.checkSums(), k.checkCounter(), k.checkImages())
+	err := errors.Join(k.checkOlder(), k.listFiles(), k.checkCatalog(), k.checkRecords(), k.checkHoles(), k.checkSums(), k.checkCounter(), k.checkImages())
 	if k.unsound {
 		k.found(indexName, "its catalog contradicts itself%s", remedy(o.dir, nil))
 	}

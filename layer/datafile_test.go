@@ -90,9 +90,10 @@ func TestLostDataIsAnError(t *testing.T) {
 
 func TestCheckFindsStrangers(t *testing.T) {
 	s := newStore(t, Options{})
-	makeFile(t, makeVM(t, s, "web"), "root", 4*blockSize)
+	v := makeVM(t, s, "web")
+	makeFile(t, v, "root", 4*blockSize)
 	require.NoError(t, s.Close())
-	for _, name := range []string{"notes.txt", fileName(1 << 40)} {
+	for _, name := range []string{"notes.txt", fileName(LayerID(v.ID()))} { // of which there is no layer
 		require.NoError(t, os.WriteFile(filepath.Join(layersDir(s), name), []byte("x"), 0o600))
 	}
 	report, err := Check(s.dir)

@@ -122,6 +122,9 @@ func (s *Store) load() error {
 	if err := s.refuseRestored(c.store); err != nil {
 		return err
 	}
+	if err := s.refuseOlder(c); err != nil {
+		return err
+	}
 	if err := s.refuseBehind(c.store); err != nil {
 		return err
 	}

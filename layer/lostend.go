@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/snapfs/snapfs/blockmap"
 )
@@ -46,19 +47,49 @@ func (o *offline) lostEnd() (end lostEnd, found bool, err error) {
 			end.signs = append(end.signs, Finding{Object: filepath.Join(indexName, f.Name), Text: f.Text})
 		}
 	}
-	files, err := o.newerFiles()
+	files, err := o.newerFiles(maxID, layersName, sumsName, imagesName)
 	end.signs = slices.Concat(end.signs, files, o.newerRecords())
 	return end, len(end.signs) > 0 && err == nil, err
 }
 
-// newerFiles are those of ids that the index has not given out. It does so before they are made.
-func (o *offline) newerFiles() (signs []Finding, err error) {
-	for _, dir := range []string{layersName, sumsName, imagesName} {
+// refuseOlder refuses an index that is older than the store's data, though its counter is as old: what it would do next is to
+// give out the same ids once more. Files beside data do no harm. A worker that takes over goes on with what the one before it had open.
+func (s *Store) refuseOlder(c *catalog) error {
+	if s.resumes {
+		return nil
+	}
+	signs, err := (&offline{dir: s.dir, catalog: c}).newerFiles(c.store.Next+olderBy, layersName)
+	if err != nil || len(signs) == 0 {
+		return err
+	}
+	return Errorf(syscall.EIO, "the index of store %s %s", s.dir, olderText(s.dir, signs))
+}
+
+func olderText(dir string, signs []Finding) string {
+	return fmt.Sprintf("is an older copy, or %s is another store's: that is newer than all that the index knows; put the right one back, or `snapfs check %s --repair` puts into %s what it does not know",
+		signs[0].Object, dir, quarantineName)
+}
+
+// checkOlder names that.
+func (k *check) checkOlder() error {
+	signs, err := k.newerFiles(k.catalog.store.Next+olderBy, layersName)
+	if err == nil && len(signs) > 0 {
+		k.found(indexName, "%s", olderText(k.dir, signs))
+	}
+	return err
+}
+
+// olderBy is how many ids an older copy may lack. A file of a higher one is somebody else's, and no reason to stop a mount.
+const olderBy = 1 << 20
+
+// newerFiles are those in some directories of ids, below one, that the index has not given out. It does so before they are made.
+func (o *offline) newerFiles(below uint64, in ...string) (signs []Finding, err error) {
+	for _, dir := range in {
 		var names []string
 		err := o.eachFile(dir, func(name string, info os.FileInfo) {
 			bare := strings.TrimSuffix(name, packedExt)
 			id, err := strconv.ParseUint(bare, 16, 64)
-			if err == nil && fileName(LayerID(id)) == bare && o.catalog.store.Next <= id && id < maxID && info.Mode().IsRegular() {
+			if err == nil && fileName(LayerID(id)) == bare && o.catalog.store.Next <= id && id < below && info.Mode().IsRegular() {
 				names = append(names, name)
 			}
 		})

@@ -4,6 +4,7 @@ package layer
 // what is gone.
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -166,4 +167,34 @@ func requireEnd(t tester, dir string) {
 		require.Empty(t, end.signs)
 		return err
 	}))
+}
+
+// An older copy of the index, and of its counter, is refused, and named, before it gives out ids once more; a repair puts aside what
+// it does not know.
+func TestOlderIndexAndCounter(t *testing.T) {
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 8*blockSize)
+	write(t, f, blocksOf(1, 2), 0)
+	require.NoError(t, s.Close())
+	older := copied(t, s.dir)
+	s = openStore(t, s.dir, Options{})
+	v = vmNamed(t, s, "web")
+	snapshot(t, v, "s1")
+	write(t, fileNamed(t, v, "root"), blocksOf(2, 2), 0)
+	require.NoError(t, s.Close())
+	for _, name := range []string{indexName, commitsName} {
+		require.NoError(t, os.RemoveAll(filepath.Join(s.dir, name)))
+		require.NoError(t, os.Rename(filepath.Join(older, name), filepath.Join(s.dir, name)))
+	}
+	_, err := Open(s.dir, Options{})
+	require.ErrorContains(t, err, "is an older copy, or layers/0000")
+	report, err := Check(s.dir)
+	require.NoError(t, err)
+	require.Contains(t, fmt.Sprint(report.Findings), "{index is an older copy")
+	require.NotEmpty(t, repaired(t, s.dir).Repaired)
+	s = openStore(t, s.dir, Options{})
+	require.Empty(t, vmNamed(t, s, "web").Snapshots())
+	requireSame(t, blocksOf(1, 2), content(t, fileNamed(t, vmNamed(t, s, "web"), "root"))[:2*blockSize], "as it was")
+	require.NoError(t, s.Close())
 }
