@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -89,4 +90,19 @@ func TestRepairOfACutJournal(t *testing.T) {
 	info, err := os.Stat(kept[0])
 	require.NoError(t, err)
 	require.EqualValues(t, 50, info.Size())
+}
+
+// Longer or shorter by whole blocks behind its last record it has lost nothing; a check notes it.
+func TestJournalOfAnotherSize(t *testing.T) {
+	crashed, want := crashedJournaled(t)
+	whole := bytesOf(t, crashed)
+	for _, p := range [][]byte{append(slices.Clone(whole), make([]byte, 3*blockSize)...), whole[:len(whole)-10*blockSize]} {
+		dir := copied(t, crashed)
+		putFile(t, dir, journalName, p)
+		report, err := Check(dir)
+		require.NoError(t, err)
+		require.Empty(t, report.Findings)
+		require.Contains(t, fmt.Sprint(report.Notes), fmt.Sprintf("{journal has %d bytes, and is made with %d", len(p), len(whole)))
+		requireJournalAgain(t, dir, want)
+	}
 }

@@ -41,6 +41,10 @@ func (k *check) checkJournal() {
 		for _, what := range file.worn {
 			k.found(journalName, "%s is damaged; there is another one, which is used, and the next mount writes both anew", what)
 		}
+		if file.slots != journalSlots {
+			k.note(journalName, "has %d bytes, and is made with %d: it was cut off behind its last record, or something was added there; nothing is lost",
+				int64(file.slots)*blockSize, int64(journalSlots)*blockSize)
+		}
 	}
 }
 

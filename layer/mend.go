@@ -257,9 +257,12 @@ func (m *mender) recount() error {
 		case n == 0 && r.HasFile && missing[id]:
 			layers = append(layers, id)
 			m.did(layerName(id), "its data file, in which there was nothing, is missing; it gets one when it is written to")
-		case n != r.Blocks || n > 0 && !r.HasFile:
+		case n > 0 && !r.HasFile:
 			layers = append(layers, id)
-			m.counted(layerName(id), "it holds %d blocks in a data file; it was listed with %d, with a data file: %v", n, r.Blocks, r.HasFile)
+			m.counted(layerName(id), "it has a data file, of %d blocks, and was listed without one", n)
+		case n != r.Blocks:
+			layers = append(layers, id)
+			m.counted(layerName(id), "it holds %d blocks, and was listed with %d", n, r.Blocks)
 		}
 	}
 	err := inSteps(m.index, layers, func(tx *blockmap.Tx, id LayerID) error {
@@ -286,7 +289,7 @@ func (m *mender) recountFiles() error {
 		if n == f.Allocated {
 			continue
 		}
-		m.counted(m.catalog.vms[f.VM].Name+"/"+f.Name, "%s are allocated, and were counted as %s", bytesText(n*blockSize), bytesText(f.Allocated*blockSize))
+		m.counted(m.catalog.vms[f.VM].Name+"/"+f.Name, "%d blocks are allocated, and were counted as %d", n, f.Allocated)
 		err = commitError(m.index.UpdateFreeing(func(tx *blockmap.Tx) error {
 			return edit(tx, catalogKey(tableFile, id), func(r *fileRecord) { r.Allocated = n })
 		}))

@@ -81,7 +81,7 @@ func (a *app) showRestored(r layer.RestoreReport) {
 			fmt.Fprintf(a.stdout, "and %d lines more like these\n", more)
 		}
 	}
-	fmt.Fprintf(a.stdout, "%s suspect, %s with something lost; `snapfs check` names the latter again\n",
+	fmt.Fprintf(a.stdout, "%s suspect, %s with something lost; `snapfs check` names again what of the latter is there\n",
 		count(len(r.States), "current file"), count(len(r.Lost), "file or snapshot's file"))
 }
 
