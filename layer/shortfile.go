@@ -24,8 +24,8 @@ func (s *Store) refuseShort(c *catalog) error {
 		if l == nil || l.lost != nil {
 			continue
 		}
-		info, err := os.Stat(filepath.Join(s.data.dir, fileName(l.id)))
-		if errors.Is(err, fs.ErrNotExist) {
+		info, err := os.Lstat(filepath.Join(s.data.dir, fileName(l.id)))
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 			continue // nothing is written to it either
 		}
 		if err != nil {
