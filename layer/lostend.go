@@ -125,7 +125,7 @@ func (o *offline) newerRecords() []Finding {
 		switch {
 		case uint64(r.layer) >= o.catalog.store.Next:
 			unknown += len(r.blocks)
-		case known && l.Journal <= r.number && r.number < tail:
+		case known && l.Journal <= r.number && r.number < tail && file.kept[r.number] == 0: // else it is in journal.kept instead
 			needless += len(r.blocks)
 		}
 	}
