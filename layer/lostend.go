@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/snapfs/snapfs/blockmap"
 )
@@ -66,8 +67,35 @@ func (s *Store) refuseOlder(c *catalog) error {
 }
 
 func olderText(dir string, signs []Finding) string {
-	return fmt.Sprintf("is an older copy, or %s is another store's: that is newer than all that the index knows; put the right one back, or `snapfs check %s --repair` puts into %s what it does not know",
-		signs[0].Object, dir, quarantineName)
+	return fmt.Sprintf("is an older copy, or %s is another store's: that is newer than all that the index knows; put the right one back, or `snapfs check %s --repair` puts into %s what it does not know%s",
+		signs[0].Object, dir, quarantineName, newerBackup(dir))
+}
+
+// newerBackup says which backup is newer than the index, if one is.
+func newerBackup(dir string) string {
+	identity, number, known, err := blockmap.ReadCounter(filepath.Join(dir, commitsName))
+	backups, listErr := listBackups(dir)
+	if err != nil || listErr != nil || !known {
+		return ""
+	}
+	for _, b := range backups {
+		if b.commit > number && b.verify(&identity) == nil {
+			return fmt.Sprintf("; a backup of it is newer: `snapfs restore-index %s --force` goes on to that of %s", dir, b.at.Format(time.RFC3339))
+		}
+	}
+	return ""
+}
+
+// tellOlder has a repair say that what was made since is gone.
+func (m *mender) tellOlder() error {
+	signs, err := m.newerFiles(m.catalog.store.Next+olderBy, layersName)
+	if err != nil || len(signs) == 0 {
+		return err
+	}
+	m.wentBack = m.catalog.newest()
+	m.lost = append(m.lost, Finding{Object: indexName, Text: fmt.Sprintf("is an older copy, as %s shows: what was made and written since is gone, but for what is in %s%s",
+		signs[0].Object, quarantineName, newerBackup(m.dir))})
+	return nil
 }
 
 // checkOlder names that.

@@ -23,6 +23,8 @@ type mender struct {
 	done   []Finding
 	lost   []Finding // what could not be saved, and the store does not note
 	states []Finding // files that are suspect
+
+	wentBack time.Time // the newest moment that an index knows of which is an older copy; zero: it is none
 }
 
 // counted is did for what changes nothing that anybody sees.

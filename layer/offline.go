@@ -99,6 +99,9 @@ func (o *offline) holes(l *layer) (lostBlocks, error) {
 			if missing, err = holesIn(f, region, &r.Data); err != nil {
 				return err
 			}
+			if err := o.keepZeros(l, f, region, &missing); err != nil {
+				return err
+			}
 		}
 		if !missing.Empty() {
 			found[region] = &missing
@@ -107,6 +110,40 @@ func (o *offline) holes(l *layer) (lostBlocks, error) {
 	})
 	return found, err
 }
+
+// keepZeros takes out of what is missing the blocks that are to be zeros, by their checksums: a copy of the store, as by cp(1),
+// has holes in their place.
+func (o *offline) keepZeros(l *layer, f *os.File, region uint64, missing *blockmap.Bitmap) (err error) {
+	if missing.Empty() || !o.catalog.layers[l.id].Summed {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	at := &sums{dir: filepath.Join(o.dir, sumsName)}
+	blocks := *missing
+	blocks.Runs(func(from, to int) {
+		first := region*blockmap.RegionBlocks + uint64(from)
+		there := min(int64(to-from), info.Size()/blockSize-int64(first))
+		if err != nil || there <= 0 {
+			return
+		}
+		want, sumsErr := at.read(l.id, first, int(there))
+		if errors.Is(sumsErr, errNoSums) {
+			return
+		}
+		err = sumsErr
+		for i, sum := range want {
+			if sum == sumOf(l.id, first+uint64(i), zeroBlock[:]) {
+				missing.Clear(from + i)
+			}
+		}
+	})
+	return err
+}
+
+var zeroBlock [blockSize]byte
 
 // holesIn are those of some blocks of a region that are not wholly there in a data file.
 func holesIn(f *os.File, region uint64, blocks *blockmap.Bitmap) (missing blockmap.Bitmap, err error) {

@@ -34,6 +34,9 @@ func Repair(dir string) (report Report, err error) {
 		m := &mender{offline: o, cause: "found by a repair"}
 		err := m.repair(q)
 		done, lost = append(done, m.done...), append(lost, m.lost...)
+		if !m.wentBack.IsZero() {
+			wentBack = m.wentBack
+		}
 		if err == nil {
 			report, err = o.check()
 		}
@@ -73,7 +76,7 @@ func (m *mender) repair(q *quarantine) error {
 	if m.tree == nil || m.catalog.store.Restoring {
 		return nil // check says what to do
 	}
-	if err := m.mendFormat(); err != nil {
+	if err := errorOf(m.tellOlder(), m.mendFormat()); err != nil {
 		return err
 	}
 	if err := m.mendJournal(q); err != nil {
