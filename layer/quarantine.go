@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snapfs/snapfs/blockmap"
 )
 
@@ -79,7 +81,12 @@ func (q *quarantine) take(name string) error {
 		}
 		q.dirs[dir] = true
 	}
-	if err := rename(from, to); err != nil {
+	err = rename(from, to)
+	if errors.Is(err, unix.EXDEV) {
+		return Errorf(syscall.EXDEV, "%s is to be put into quarantine, and is on another disk than the store: move the directory that %s/%s leads to in the place of the link, and try again",
+			name, q.store, filepath.Dir(name))
+	}
+	if err != nil {
 		return Errorf(syscall.EIO, "put %s into quarantine: %w", name, err)
 	}
 	return nil
