@@ -80,7 +80,7 @@ func newerBackup(dir string) string {
 	}
 	for _, b := range backups {
 		if b.commit > number && b.verify(&identity) == nil {
-			return fmt.Sprintf("; a backup of it is newer: `snapfs restore-index %s --force` goes on to that of %s", dir, b.at.Format(time.RFC3339))
+			return fmt.Sprintf("; a backup of it is newer: `snapfs restore-index %s` goes on to that of %s", dir, b.at.Format(time.RFC3339))
 		}
 	}
 	return ""
@@ -92,9 +92,12 @@ func (m *mender) tellOlder() error {
 	if err != nil || len(signs) == 0 {
 		return err
 	}
+	if newerBackup(m.dir) != "" { // which is better than what is left, as long as nothing was taken away
+		return Errorf(syscall.EIO, "the index of store %s %s", m.dir, olderText(m.dir, signs))
+	}
 	m.wentBack = m.catalog.newest()
-	m.lost = append(m.lost, Finding{Object: indexName, Text: fmt.Sprintf("is an older copy, as %s shows: what was made and written since is gone, but for what is in %s%s",
-		signs[0].Object, quarantineName, newerBackup(m.dir))})
+	m.lost = append(m.lost, Finding{Object: indexName, Text: fmt.Sprintf("is an older copy, as %s shows: what was made and written since is gone, but for what is in %s",
+		signs[0].Object, quarantineName)})
 	return nil
 }
 

@@ -201,3 +201,33 @@ func TestOlderIndexAndCounter(t *testing.T) {
 	requireSame(t, blocksOf(1, 2), content(t, fileNamed(t, vmNamed(t, s, "web"), "root"))[:2*blockSize], "as it was")
 	require.NoError(t, s.Close())
 }
+
+// A backup that is newer than such a copy is named, and brings back what it has.
+func TestBackupNewerThanTheIndex(t *testing.T) {
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", 8*blockSize)
+	write(t, f, blocksOf(1, 2), 0)
+	require.NoError(t, s.Close())
+	older := copied(t, s.dir)
+	s = openStore(t, s.dir, Options{})
+	v = vmNamed(t, s, "web")
+	snapshot(t, v, "s1")
+	write(t, fileNamed(t, v, "root"), blocksOf(2, 2), 0)
+	commit(t, fileNamed(t, v, "root"))
+	require.NoError(t, s.backUp(time.Now()))
+	want := contents(t, s)
+	require.NoError(t, s.Close())
+	for _, name := range []string{indexName, commitsName} {
+		require.NoError(t, os.RemoveAll(filepath.Join(s.dir, name)))
+		require.NoError(t, os.Rename(filepath.Join(older, name), filepath.Join(s.dir, name)))
+	}
+	_, err := Open(s.dir, Options{})
+	require.ErrorContains(t, err, "`snapfs restore-index "+s.dir+"` goes on to that of ")
+	_, err = Repair(s.dir)
+	require.ErrorContains(t, err, "goes on to that of ", "a repair takes nothing away that the backup knows")
+	_, err = RestoreIndex(s.dir, false)
+	require.NoError(t, err)
+	requireSound(t, s.dir)
+	require.Equal(t, want, contents(t, openStore(t, s.dir, Options{})))
+}

@@ -60,7 +60,7 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	if err != nil {
 		return report, err
 	}
-	if !force && r.owner.counted && isSound(dir, r.owner) {
+	if !force && r.owner.counted && newerBackup(dir) == "" && isSound(dir, r.owner) {
 		if r.owner.foreignCounter || r.owner.foreignFormat {
 			return report, Errorf(unix.EINVAL, "the index of store %s is sound, and %s is that of another store: `snapfs check %[1]s --repair` makes that anew", dir, r.owner.foreignFile())
 		}
