@@ -169,65 +169,59 @@ func requireEnd(t tester, dir string) {
 	}))
 }
 
-// An older copy of the index, and of its counter, is refused, and named, before it gives out ids once more; a repair puts aside what
-// it does not know.
-func TestOlderIndexAndCounter(t *testing.T) {
+// withOlderIndex is a store that was written to, with a snapshot, and then got the index and the counter back that it had before;
+// with a backup of what it had then, or without. want is what that read.
+func withOlderIndex(t *testing.T, backup bool) (dir string, want map[string][][]byte) {
+	t.Helper()
 	s := newStore(t, Options{})
-	v := makeVM(t, s, "web")
-	f := makeFile(t, v, "root", 8*blockSize)
-	write(t, f, blocksOf(1, 2), 0)
+	write(t, makeFile(t, makeVM(t, s, "web"), "root", 8*blockSize), blocksOf(1, 2), 0)
 	require.NoError(t, s.Close())
 	older := copied(t, s.dir)
 	s = openStore(t, s.dir, Options{})
-	v = vmNamed(t, s, "web")
-	snapshot(t, v, "s1")
-	write(t, fileNamed(t, v, "root"), blocksOf(2, 2), 0)
-	require.NoError(t, s.Close())
-	for _, name := range []string{indexName, commitsName} {
-		require.NoError(t, os.RemoveAll(filepath.Join(s.dir, name)))
-		require.NoError(t, os.Rename(filepath.Join(older, name), filepath.Join(s.dir, name)))
-	}
-	_, err := Open(s.dir, Options{})
-	require.ErrorContains(t, err, "is an older copy, or layers/0000")
-	report, err := Check(s.dir)
-	require.NoError(t, err)
-	require.Contains(t, fmt.Sprint(report.Findings), "{index is an older copy")
-	report = repaired(t, s.dir)
-	require.NotEmpty(t, report.Repaired)
-	require.Contains(t, fmt.Sprint(report.Lost), "{index is an older copy")
-	require.False(t, report.WentBack.IsZero())
-	s = openStore(t, s.dir, Options{})
-	require.Empty(t, vmNamed(t, s, "web").Snapshots())
-	requireSame(t, blocksOf(1, 2), content(t, fileNamed(t, vmNamed(t, s, "web"), "root"))[:2*blockSize], "as it was")
-	require.NoError(t, s.Close())
-}
-
-// A backup that is newer than such a copy is named, and brings back what it has.
-func TestBackupNewerThanTheIndex(t *testing.T) {
-	s := newStore(t, Options{})
-	v := makeVM(t, s, "web")
-	f := makeFile(t, v, "root", 8*blockSize)
-	write(t, f, blocksOf(1, 2), 0)
-	require.NoError(t, s.Close())
-	older := copied(t, s.dir)
-	s = openStore(t, s.dir, Options{})
-	v = vmNamed(t, s, "web")
+	v := vmNamed(t, s, "web")
 	snapshot(t, v, "s1")
 	write(t, fileNamed(t, v, "root"), blocksOf(2, 2), 0)
 	commit(t, fileNamed(t, v, "root"))
-	require.NoError(t, s.backUp(time.Now()))
-	want := contents(t, s)
+	if backup {
+		require.NoError(t, s.backUp(time.Now()))
+	}
+	want = contents(t, s)
 	require.NoError(t, s.Close())
 	for _, name := range []string{indexName, commitsName} {
 		require.NoError(t, os.RemoveAll(filepath.Join(s.dir, name)))
 		require.NoError(t, os.Rename(filepath.Join(older, name), filepath.Join(s.dir, name)))
 	}
-	_, err := Open(s.dir, Options{})
-	require.ErrorContains(t, err, "`snapfs restore-index "+s.dir+"` goes on to that of ")
-	_, err = Repair(s.dir)
-	require.ErrorContains(t, err, "goes on to that of ", "a repair takes nothing away that the backup knows")
-	_, err = RestoreIndex(s.dir, false)
+	return s.dir, want
+}
+
+// An older copy of the index, and of its counter, is refused, and named, before it gives out ids once more; a repair puts aside what
+// it does not know, and says that the rest is gone.
+func TestOlderIndexAndCounter(t *testing.T) {
+	dir, _ := withOlderIndex(t, false)
+	_, err := Open(dir, Options{})
+	require.ErrorContains(t, err, "is an older copy, or layers/0000")
+	report, err := Check(dir)
 	require.NoError(t, err)
-	requireSound(t, s.dir)
-	require.Equal(t, want, contents(t, openStore(t, s.dir, Options{})))
+	require.Contains(t, fmt.Sprint(report.Findings), "{index is an older copy")
+	report = repaired(t, dir)
+	require.NotEmpty(t, report.Repaired)
+	require.Contains(t, fmt.Sprint(report.Lost), "{index is an older copy")
+	require.False(t, report.WentBack.IsZero())
+	s := openStore(t, dir, Options{})
+	v := vmNamed(t, s, "web")
+	require.Empty(t, v.Snapshots())
+	requireSame(t, blocksOf(1, 2), content(t, fileNamed(t, v, "root"))[:2*blockSize], "as it was")
+}
+
+// A backup that is newer than such a copy is named, and brings back what it has; a repair takes nothing away before that.
+func TestBackupNewerThanTheIndex(t *testing.T) {
+	dir, want := withOlderIndex(t, true)
+	_, err := Open(dir, Options{})
+	require.ErrorContains(t, err, "`snapfs restore-index "+dir+"` goes on to that of ")
+	_, err = Repair(dir)
+	require.ErrorContains(t, err, "goes on to that of ")
+	_, err = RestoreIndex(dir, false)
+	require.NoError(t, err)
+	requireSound(t, dir)
+	require.Equal(t, want, contents(t, openStore(t, dir, Options{})))
 }
