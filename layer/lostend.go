@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -118,9 +116,7 @@ func (o *offline) newerFiles(below uint64, in ...string) (signs []Finding, err e
 	for _, dir := range in {
 		var names []string
 		err := o.eachFile(dir, func(name string, info os.FileInfo) {
-			bare := strings.TrimSuffix(name, packedExt)
-			id, err := strconv.ParseUint(bare, 16, 64)
-			if err == nil && fileName(LayerID(id)) == bare && o.catalog.store.Next <= id && id < below && info.Mode().IsRegular() {
+			if id, ok := idInName(name); ok && o.catalog.store.Next <= id && id < below && info.Mode().IsRegular() {
 				names = append(names, name)
 			}
 		})

@@ -72,8 +72,7 @@ func (m *mender) skipIDs() error {
 	var last uint64
 	for _, dir := range []string{layersName, sumsName, imagesName} {
 		err := m.eachFile(dir, func(name string, _ os.FileInfo) {
-			id, err := strconv.ParseUint(strings.TrimSuffix(name, packedExt), 16, 64)
-			if err == nil && fileName(LayerID(id)) == strings.TrimSuffix(name, packedExt) && id < maxID {
+			if id, ok := idInName(name); ok {
 				last = max(last, id)
 			}
 		})
@@ -91,6 +90,13 @@ func (m *mender) skipIDs() error {
 
 // maxID is far above every id that a store gives out: a file named by a higher one is somebody else's.
 const maxID = 1 << 55
+
+// idInName is the id by which a file of a layer or of a memory image is named.
+func idInName(name string) (id uint64, ok bool) {
+	bare := strings.TrimSuffix(name, packedExt)
+	id, err := strconv.ParseUint(bare, 16, 64)
+	return id, err == nil && fileName(LayerID(id)) == bare && id < maxID
+}
 
 // dropImages forgets images that no snapshot has: the start would remove their files.
 func (m *mender) dropImages() error {
