@@ -453,3 +453,19 @@ func listing(t tester, dir string) string {
 	}
 	return all.String()
 }
+
+// requireWhole sees to it that files and snapshots read as they did, but for blocks that are errors, and returns which have such.
+func requireWhole(t *testing.T, s *Store, whole map[string][][]byte) (lost map[string]bool) {
+	t.Helper()
+	lost = make(map[string]bool)
+	for object, want := range whole {
+		for i, block := range readBlockwise(t, s, object) {
+			if block == nil {
+				lost[object] = true
+				continue
+			}
+			requireSame(t, want[i], block, "block %d of %s", i, object)
+		}
+	}
+	return lost
+}

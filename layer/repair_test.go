@@ -94,16 +94,7 @@ func TestRepairOfLostData(t *testing.T) {
 				}
 				require.NotEmpty(t, report.Repaired)
 				s := openStore(t, dir, Options{})
-				lost := make(map[string]bool)
-				for object, want := range whole {
-					for i, block := range readBlockwise(t, s, object) {
-						if block == nil {
-							lost[object] = true
-							continue
-						}
-						requireSame(t, want[i], block, "block %d of %s", i, object)
-					}
-				}
+				lost := requireWhole(t, s, whole)
 				told := make(map[string]bool)
 				for _, f := range report.Findings {
 					told[f.Object] = true

@@ -139,16 +139,7 @@ func deformed(t *testing.T, pristine, name, how string, whole map[string][][]byt
 		require.Contains(t, f.Text, "has lost")
 	}
 	s = openStore(t, dir, Options{})
-	lost := make(map[string]bool)
-	for object, want := range whole {
-		for i, block := range readBlockwise(t, s, object) {
-			if block == nil {
-				lost[object] = true
-				continue
-			}
-			requireSame(t, want[i], block, "block %d of %s", i, object)
-		}
-	}
+	lost := requireWhole(t, s, whole)
 	require.NoError(t, s.Close())
 	data := strings.HasPrefix(name, layersName)
 	require.Equal(t, data, len(lost) > 0, "%v", lost)
