@@ -5,7 +5,6 @@ package layer
 import (
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -209,7 +208,7 @@ func (s *Store) resumeJournal(c *catalog, records []journalRecord) error {
 		}
 		if !s.resumes {
 			if err := l.owner.writeAgain(r); err != nil {
-				return fmt.Errorf("write back what a guest had flushed: %w", err)
+				return l.owner.notWrittenBack(l, err)
 			}
 			replayed[l.owner] += len(r.blocks)
 		}

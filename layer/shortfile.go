@@ -2,10 +2,12 @@ package layer
 
 // Data files of heads that end before what the index has in them: they were cut off. To read there is EIO, but once something
 // is written behind, by a guest or from the journal, the gap would read as zeros. So a cold start refuses them, by name; a
-// repair notes what is lost, and gives the file a head of its own again. Layers that are sealed are never written to.
+// repair notes what is lost, and gives the file a head of its own again. Layers that are sealed are never written to. One that is
+// missing is refused only if the journal has something for it: to write there is an error, too, and strikes nobody else.
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,11 +38,25 @@ func (s *Store) refuseShort(c *catalog) error {
 			return Errorf(syscall.EIO, "read the index of store %s: %w", s.dir, err)
 		}
 		if short {
-			return Errorf(syscall.EIO, "%s ends at %d, before data of file %q of VM %q that it should hold; `snapfs check %s --repair` notes what is lost, and all else can be used",
-				layerName(l.id), info.Size(), f.Name, c.vms[f.VM].Name, s.dir)
+			return Errorf(syscall.EIO, "%s ends at %d, before data of file %q of VM %q that it should hold%s",
+				layerName(l.id), info.Size(), f.Name, c.vms[f.VM].Name, notesLost(s.dir))
 		}
 	}
 	return nil
+}
+
+// notesLost is how an error goes on that a repair does away with.
+func notesLost(dir string) string {
+	return fmt.Sprintf("; `snapfs check %s --repair` notes what is lost, and all else can be used", dir)
+}
+
+// notWrittenBack is the error for a head to which what the journal has for it can't be written.
+func (f *File) notWrittenBack(head *layer, err error) error {
+	remedy := ""
+	if errors.Is(err, fs.ErrNotExist) {
+		remedy = notesLost(f.vm.store.dir)
+	}
+	return Errorf(Errno(err), "write what a guest had flushed to file %q of VM %q back to %s: %w%s", f.Name(), f.vm.Name(), layerName(head.id), err, remedy)
 }
 
 // endsBefore says whether the index has data of a layer from a byte of its data file on.

@@ -45,3 +45,26 @@ func TestShortDataFile(t *testing.T) {
 		require.NoError(t, s.Close())
 	}
 }
+
+// A head whose data file is missing is refused, by the same names, if the journal has something for it.
+func TestMissingDataFileOfTheJournal(t *testing.T) {
+	dir, want := crashedJournaled(t)
+	files, err := filepath.Glob(filepath.Join(dir, layersName, "*"))
+	require.NoError(t, err)
+	missing := files[len(files)-1]
+	require.NoError(t, os.Remove(missing))
+	_, err = Open(dir, Options{})
+	require.ErrorContains(t, err, `file "root" of VM "web"`)
+	require.ErrorContains(t, err, "layers/"+filepath.Base(missing))
+	require.ErrorContains(t, err, "`snapfs check "+dir+" --repair`")
+
+	require.NotEmpty(t, repaired(t, dir).Findings)
+	s := openStore(t, dir, Options{})
+	f := fileNamed(t, vmNamed(t, s, "web"), "root")
+	got := make([]byte, 2*blockSize)
+	_, err = f.Read(got, 5*blockSize, true)
+	require.NoError(t, err)
+	requireSame(t, want[5*blockSize:7*blockSize], got, "from the journal")
+	_, err = f.Read(make([]byte, blockSize), 0, true)
+	require.Error(t, err, "it was in the file alone")
+}
