@@ -190,7 +190,7 @@ func collectGarbage(t *testing.T, mountpoint string) {
 // can't write where its data is.
 func TestVMsApartOnFailingDisk(t *testing.T) {
 	d := newFailingDisk(t, 400<<20)
-	m := d.newMount("--reserve=64MiB")
+	m := d.newMount()
 	besideEach(t, m, []state{
 		{"full", func(t *testing.T, vm string) func() time.Duration { return withoutRoom(t, d, m, vm) }},
 		{"failed", func(t *testing.T, vm string) func() time.Duration { return neverSynced(t, d, m, vm) }},
@@ -205,7 +205,7 @@ func TestVMsApartOnFailingDisk(t *testing.T) {
 // guest wrote: the next one would fare the same.
 func TestUmountAfterAFailedFlush(t *testing.T) {
 	d := newFailingDisk(t, 400<<20)
-	m := d.newMount("--reserve=64MiB")
+	m := d.newMount()
 	m.vm("failed")
 	end := neverSynced(t, d, m, m.path("failed"))
 	end()

@@ -19,7 +19,7 @@ import (
 func TestGuestOnFullStore(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, 512<<20)
-	m := h.newMount("--reserve=64MiB")
+	m := h.newMount()
 	vm := m.vm("busy")
 	disk, data := m.disk("busy", "disk.img", 128<<20), m.disk("busy", "data.img", 8<<20)
 	w := startPausable(t, disk, data)

@@ -43,7 +43,7 @@ func TestSnapshotWhileWriting(t *testing.T) {
 func TestGuestPowerLoss(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, 1<<30)
-	m := h.newMount("--reserve=64MiB")
+	m := h.newMount()
 	vm := m.vm("busy")
 	disk := m.disk("busy", "disk.img", 128<<20)
 	w := startWriter(t, disk)

@@ -267,7 +267,7 @@ func requireNoMemory(t *testing.T, m *mount, vm string) {
 func TestMemoryGivenUp(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, 1<<30)
-	m := h.newMount("--reserve=128MiB")
+	m := h.newMount()
 	vm := m.vm("busy")
 	second, args := secondMonitor(t)
 	link := filepath.Join(t.TempDir(), "link.img") // leads to the VM's disk

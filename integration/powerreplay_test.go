@@ -21,7 +21,7 @@ func TestPowerReplay(t *testing.T) {
 	for _, fsType := range slices.Sorted(maps.Keys(recorderMounts)) {
 		t.Run(fsType, func(t *testing.T) {
 			rec := newRecorder(t, fsType, 1<<30)
-			r := newRandom(t, rec.newMount("--reserve=64MiB"), nil)
+			r := newRandom(t, rec.newMount(), nil)
 			require.NoError(t, rec.log.checkSuper()) // it comes with the first flush
 			p := newReplay(rec, r.rng)
 			step, amid := 0, 0
@@ -56,7 +56,7 @@ func TestPowerReplayNewStore(t *testing.T) {
 		t.Run(fsType, func(t *testing.T) {
 			rec := newRecorder(t, fsType, 1<<30)
 			from := rec.position()
-			rec.newMount("--reserve=64MiB")
+			rec.newMount()
 			p := newReplay(rec, newRand(t))
 			points := p.between(from, rec.position())
 			for i, at := range points {
@@ -189,7 +189,7 @@ func (r *recorder) mountLost(p *replay, at int64) *mount {
 	t.Helper()
 	image := p.image(at)
 	dir := filepath.Join(filepath.Dir(image), "lost")
-	m := &mount{t: t, store: filepath.Join(dir, "store"), dir: dir + "-mnt", opts: []string{"--reserve=64MiB"}}
+	m := &mount{t: t, store: filepath.Join(dir, "store"), dir: dir + "-mnt"}
 	for _, d := range []string{dir, m.dir} {
 		require.NoError(t, os.MkdirAll(d, 0o755))
 	}

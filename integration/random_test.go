@@ -29,7 +29,7 @@ func TestRandom(t *testing.T) {
 // TestRandomPowerLoss is the same, but a crash takes all of the host along.
 func TestRandomPowerLoss(t *testing.T) {
 	h := newHost(t, 1<<30)
-	m := h.newMount("--reserve=64MiB")
+	m := h.newMount()
 	doRandomly(t, m, *randomSteps/4, func() { h.powerLoss(m) })
 }
 

@@ -73,7 +73,7 @@ func TestUsage(t *testing.T) {
 // above the reserve, and deleting a snapshot makes room again.
 func TestFullStore(t *testing.T) {
 	h := newHost(t, 512<<20)
-	m := h.newMount("--reserve=64MiB")
+	m := h.newMount()
 	vm := m.vm("vm")
 	f := open(t, m.disk("vm", "disk", 1<<30), os.O_RDWR)
 	fill := func() (off int64) {

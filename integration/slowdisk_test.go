@@ -88,7 +88,7 @@ func newSlowDisk(t *testing.T, size int64) *slowDisk {
 }
 
 func (d *slowDisk) newMount() *mount {
-	m := d.host.newMount("--reserve=64MiB")
+	m := d.host.newMount()
 	d.t.Cleanup(func() { d.limit(0) }) // or unmounting takes for ever
 	return m
 }

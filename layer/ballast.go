@@ -20,9 +20,9 @@ import (
 
 const (
 	ballastName  = "ballast"
-	ballastSize  = 128 << 20 // bytes; never more than the reserve
-	ballastStep  = 4 << 20   // bytes; less is not worth a sync
-	ballastSpare = 1 << 20   // bytes left free when it is made
+	ballastSize  = LeastReserve // bytes; never more than the reserve
+	ballastStep  = 4 << 20      // bytes; less is not worth a sync
+	ballastSpare = 1 << 20      // bytes left free when it is made
 )
 
 type ballast struct {

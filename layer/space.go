@@ -13,20 +13,25 @@ import (
 )
 
 // Reserve is how much of the store's file system guests leave free. Bytes, if set, is it; otherwise it is Percent of
-// the file system's size. The zero value is 5 %, but at least 128 MiB and at most 4 GiB. The ballast is part of it.
+// the file system's size. The zero value is 5 %, but at least LeastReserve and at most 4 GiB. The ballast is part of it.
 type Reserve struct {
 	Percent float64
 	Bytes   int64
 }
 
-func (r Reserve) of(total int64) int64 {
+// LeastReserve is what a store needs to be opened on a full disk after a crash, in bytes: tables of two memtables that are
+// left, and new logs. With less, nothing could be deleted to make room, as nothing is mounted.
+const LeastReserve = 128 << 20
+
+// Of is how many bytes that is on a file system of total bytes.
+func (r Reserve) Of(total int64) int64 {
 	switch {
 	case r.Bytes > 0:
 		return r.Bytes
 	case r.Percent > 0:
 		return int64(float64(total) / 100 * r.Percent)
 	}
-	return min(max(total/20, 128<<20), 4<<30)
+	return min(max(total/20, LeastReserve), 4<<30)
 }
 
 const (
@@ -56,7 +61,7 @@ func newSpace(dir string, r Reserve, event func(vm, event string, attrs ...any))
 	if err := statfs(dir, &st); err != nil {
 		return nil, Errorf(syscall.EIO, "measure the file system of %s: %w", dir, err)
 	}
-	p.reserve = r.of(int64(st.Blocks) * st.Bsize)
+	p.reserve = r.Of(int64(st.Blocks) * st.Bsize)
 	b, err := openBallast(dir, min(p.reserve, ballastSize))
 	if err != nil {
 		return nil, err

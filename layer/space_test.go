@@ -22,7 +22,7 @@ func TestReserve(t *testing.T) {
 		{Reserve{Percent: 10}, 1000 * gib, 100 * gib},
 		{Reserve{Percent: 0.5}, 1000 * gib, 5 * gib},
 	} {
-		require.Equal(t, test.want, test.reserve.of(test.total), "%+v of %d", test.reserve, test.total)
+		require.Equal(t, test.want, test.reserve.Of(test.total), "%+v of %d", test.reserve, test.total)
 	}
 }
 

@@ -72,6 +72,9 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 				if err := spec.checkMountpoint(); err != nil {
 					return err
 				}
+				if err := a.raiseReserve(&spec); err != nil {
+					return err
+				}
 			}
 			if spec.foreground {
 				return a.supervise(cmd.Context(), spec, newDaemonLog(a.stderr), func() {}, kept)
@@ -82,7 +85,7 @@ signal takes the mount out of the directory tree at once, so that nothing new ca
 	flags := cmd.Flags()
 	flags.BoolVarP(&spec.foreground, "foreground", "f", false, "stay in the foreground and log to stderr")
 	flags.Var(&spec.snapdir, "snapdir", "whether directories list .snapshots: `hidden|visible`")
-	flags.Var(&spec.reserve, "reserve", "refuse writes that take space when less than `SIZE` (16GiB, 5%) is free (default 5%, within 128MiB and 4GiB)")
+	flags.Var(&spec.reserve, "reserve", "refuse writes that take space when less than `SIZE` (16GiB, 5%) is free, at least 128MiB (default 5%, within 128MiB and 4GiB)")
 	flags.Var(&spec.mapMemory, "map-memory", "keep at most `SIZE` of maps in memory (default 256MiB)")
 	flags.BoolVar(&spec.verify, "verify", false, "compare with its checksum what is read of snapshots: EIO rather than damaged data")
 	flags.BoolVar(&spec.letSleep, "let-sleep", os.Getenv(letSleepEnv) != "", "never keep the host's processors awake, as is done while many requests come one at a time")

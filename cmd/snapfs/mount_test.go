@@ -134,13 +134,13 @@ func TestMountAndUmount(t *testing.T) {
 	require.Contains(t, readLog(t, store), "serving "+store)
 	require.Contains(t, readLog(t, store), "closed "+store)
 
-	mount(t, store, point, "--snapdir=visible", "--reserve=64MiB", "--map-memory=16MiB")
+	mount(t, store, point, "--snapdir=visible", "--reserve=192MiB", "--map-memory=16MiB")
 	require.NotEqual(t, pid, daemonOf(t, point), "umount returns once the daemon is gone")
 	require.Equal(t, "hello", start(t, filepath.Join(point, "web", "root.img"), 5))
 	entries, err := os.ReadDir(point)
 	require.NoError(t, err)
 	require.Equal(t, ".snapshots", entries[0].Name())
-	require.Contains(t, done(t, "status", "--json", point), `"reserve":67108864`)
+	require.Contains(t, done(t, "status", "--json", point), `"reserve":201326592`)
 	require.Contains(t, done(t, "log", filepath.Join(point, "web")), "vm-created vm=web", "an earlier daemon's event")
 }
 

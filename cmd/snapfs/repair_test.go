@@ -13,7 +13,7 @@ import (
 )
 
 func TestCheckRepair(t *testing.T) {
-	store, point := newMount(t, "--reserve=1MiB")
+	store, point := newMount(t)
 	dir := newVM(t, point, "web", "hello")
 	done(t, "create", dir, "one")
 	require.Contains(t, refused(t, "check", store, "--repair"), "in use")
@@ -56,7 +56,7 @@ func TestCheckRepair(t *testing.T) {
 }
 
 func TestRestoreIndex(t *testing.T) {
-	store, point := newMount(t, "--reserve=1MiB")
+	store, point := newMount(t)
 	dir := newVM(t, point, "web", "hello")
 	done(t, "create", dir, "one")
 	require.Eventually(t, func() bool {
@@ -93,7 +93,7 @@ func TestRestoreIndex(t *testing.T) {
 // A journal that is lost, with its mark, may have taken with it what a guest had flushed: a repair says so once, with all ranges,
 // and the next mount's log does.
 func TestRepairOfALostJournal(t *testing.T) {
-	store, point := newMount(t, "--reserve=1MiB")
+	store, point := newMount(t)
 	dir := newVM(t, point, "web", "hello")
 	done(t, "create", dir, "one")
 	disk, err := os.OpenFile(filepath.Join(dir, "root.img"), os.O_RDWR, 0)
@@ -135,7 +135,7 @@ func TestRepairOfALostJournal(t *testing.T) {
 
 // Where the counter of commits is lost, the events may know of what the index does not.
 func TestRepairOfTheCounterTellsWhatIsGone(t *testing.T) {
-	store, point := newMount(t, "--reserve=1MiB")
+	store, point := newMount(t)
 	dir := newVM(t, point, "web", "hello")
 	done(t, "create", dir, "one")
 	done(t, "umount", point)

@@ -41,7 +41,7 @@ func damage(t *testing.T, path string) {
 }
 
 func TestScrub(t *testing.T) {
-	store, point := newMount(t, "--reserve=1MiB")
+	store, point := newMount(t)
 	dir, file := sealedDisk(t, store, point)
 	require.Contains(t, done(t, "scrub", point), "1 layer, 1.0MiB compared; 0B without checksums yet")
 	require.Contains(t, refused(t, "scrub", dir), "is a VM")
@@ -58,7 +58,7 @@ func TestScrub(t *testing.T) {
 }
 
 func TestVerify(t *testing.T) {
-	store, point := newMount(t, "--reserve=1MiB", "--verify")
+	store, point := newMount(t, "--verify")
 	dir, file := sealedDisk(t, store, point)
 	disk := filepath.Join(dir, "root.img")
 	_, err := os.ReadFile(disk)

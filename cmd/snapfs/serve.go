@@ -122,6 +122,9 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		events.Add("", "older-format", "version", f.Version, "newest", f.Newest, "lacks", f.Lacks,
 			"what", "`snapfs upgrade "+spec.mountpoint+" --format` raises it")
 	}
+	if n := store.Stats().Reserve; n < layer.LeastReserve && (w.restarts == 0 || w.lastExit == upgraded) {
+		events.Add("", "small-reserve", "reserve", n, "what", "too little to open the store after a crash on a full disk: the next `snapfs mount` takes "+showSize(layer.LeastReserve))
+	}
 	serving.Store(true)
 	w.say(saidServing)
 	refused := func(r refusalNote) {
