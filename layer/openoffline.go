@@ -32,7 +32,15 @@ func withOffline(dir string, q *quarantine, done *[]Finding, fn func(*offline) e
 		return err
 	}
 	defer lock.Close()
-	if err := errorOf(q.noteWrong(done), makeLayers(dir, q, done), makeParts(dir)); err != nil {
+	if err := q.noteWrong(done); err != nil {
+		return err
+	}
+	if isDirectory(filepath.Join(dir, indexName)) { // or it may be a store that was not made to the end
+		if err := makeLayers(dir, q, done); err != nil {
+			return err
+		}
+	}
+	if err := makeParts(dir); err != nil {
 		return err
 	}
 	return withIndex(dir, q, done, fn)

@@ -50,14 +50,14 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	}
 	defer lock.Close()
 	r := &restore{dir: dir, aside: &quarantine{store: dir}, report: &report}
-	if err := errorOf(r.aside.noteWrong(&report.Done), makeLayers(dir, r.aside, &report.Done)); err != nil {
-		return report, err
-	}
-	if err := r.saveBeginning(); err != nil {
+	if err := errorOf(r.aside.noteWrong(&report.Done), r.saveBeginning()); err != nil {
 		return report, err
 	}
 	backups, err := r.candidates()
 	if err != nil {
+		return report, err
+	}
+	if err := makeLayers(dir, r.aside, &report.Done); err != nil {
 		return report, err
 	}
 	if !force && r.owner.counted && newerBackup(dir) == "" && isSound(dir, r.owner) {

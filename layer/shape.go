@@ -123,10 +123,10 @@ func (q *quarantine) noteWrong(done *[]Finding) error {
 	})
 }
 
-// makeLayers makes the directory of data files anew where an index is there and it is not. Whoever had data in it has lost all of it.
+// makeLayers makes the directory of data files anew where it is not there. Whoever had data in it has lost all of it.
 func makeLayers(dir string, q *quarantine, done *[]Finding) error {
 	path := filepath.Join(dir, layersName)
-	if isDirectory(path) || !isDirectory(filepath.Join(dir, indexName)) {
+	if isDirectory(path) {
 		return nil
 	}
 	what := wrongIn(dir, layersName)

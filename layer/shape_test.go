@@ -178,3 +178,17 @@ func TestLinkToNoLayers(t *testing.T) {
 	requireSound(t, dir)
 	require.Equal(t, whole, contents(t, openStore(t, dir, Options{})))
 }
+
+// With neither an index nor data files there is a backup still: one restore makes a store that can be mounted, and says what is lost.
+func TestRestoreWithoutLayers(t *testing.T) {
+	dir, whole := shapedStore(t)
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, indexName)))
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, layersName)))
+	report, err := RestoreIndex(dir, false)
+	require.NoError(t, err)
+	require.NotEmpty(t, report.Lost)
+	found, err := Check(dir)
+	require.NoError(t, err)
+	require.Equal(t, report.Lost, found.Findings)
+	require.Len(t, requireWhole(t, openStore(t, dir, Options{}), whole), len(whole))
+}
