@@ -154,6 +154,9 @@ func verifyParts(dir string) error {
 	if isDirectory(index) {
 		return nil
 	}
+	if what := shapeOf(indexName).away(dir); what != "" {
+		return errAway(dir, indexName, what)
+	}
 	if what := wrongIn(dir, indexName); what != "" {
 		return Errorf(syscall.EIO, "store %s is damaged: its %s %s%s", dir, indexName, what, remedy(dir, nil))
 	}

@@ -265,6 +265,9 @@ func (s *Store) readJournal(c *catalog) (records []journalRecord, release func()
 
 // findJournal loads the journal that a store's index names.
 func findJournal(dir string, r storeRecord) (*journalFile, []journalRecord, func(), error) {
+	if err := r.refuseLinkedJournal(dir); err != nil {
+		return nil, nil, nil, err
+	}
 	file, records, release, err := loadJournal(dir, r)
 	if err == nil && r.JournalKept {
 		var kept []journalRecord

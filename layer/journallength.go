@@ -26,6 +26,9 @@ func (e errLength) Unwrap() error { return errJournal }
 
 // journalRemedy says what a repair makes of damage to the journal.
 func journalRemedy(dir string, err error) string {
+	if errors.Is(err, errLinked) {
+		return ""
+	}
 	with := "without"
 	if errors.As(err, new(errLength)) || errors.As(err, new(journalGap)) {
 		with = "with what can be read of it"

@@ -32,6 +32,8 @@ func (o *offline) journal() (*journalFile, error) {
 func (k *check) checkJournal() {
 	file, err := k.journal()
 	switch {
+	case errors.Is(err, errLinked):
+		k.found(journalName, "%v", err)
 	case err != nil:
 		k.found(journalName, "%v%s", err, journalRemedy(k.dir, err))
 		if err := k.noteLosers(); err != nil {

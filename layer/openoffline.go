@@ -32,6 +32,9 @@ func withOffline(dir string, q *quarantine, done *[]Finding, fn func(*offline) e
 		return err
 	}
 	defer lock.Close()
+	if err := refuseAway(dir); err != nil {
+		return err
+	}
 	if err := q.noteWrong(done); err != nil {
 		return err
 	}

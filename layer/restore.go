@@ -49,6 +49,9 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 		return report, err
 	}
 	defer lock.Close()
+	if err := refuseAway(dir); err != nil {
+		return report, err
+	}
 	r := &restore{dir: dir, aside: &quarantine{store: dir}, report: &report}
 	if err := errorOf(r.aside.noteWrong(&report.Done), r.saveBeginning()); err != nil {
 		return report, err

@@ -60,6 +60,9 @@ func wrongIn(dir, name string) string {
 	if err != nil {
 		return ""
 	}
+	if what := s.away(dir); what != "" {
+		return what
+	}
 	if there, err := os.Stat(path); err == nil && s.mayLink() {
 		info = there
 	}
@@ -130,9 +133,6 @@ func makeLayers(dir string, q *quarantine, done *[]Finding) error {
 		return nil
 	}
 	what := wrongIn(dir, layersName)
-	if to, err := os.Readlink(path); err == nil {
-		return Errorf(syscall.EIO, "store %s: its %s is a link to %s, where no directory is: if that is on a disk which is not mounted, mount it; if all of it is lost, remove the link, and try again", dir, layersName, to)
-	}
 	if what == "" {
 		what = "was missing"
 	} else if err := errors.Join(q.take(layersName), q.settle()); err != nil {

@@ -88,11 +88,12 @@ func TestShapes(t *testing.T) {
 	for i, name := range names[1:] {
 		info, err := os.Lstat(filepath.Join(pristine, name))
 		ways := []string{"directory", "link", "pipe", "missing", "link to nothing"}
+		away := name == journalName || name == markName // links to these, and to directories, have tests of their own
 		if err == nil && info.IsDir() {
-			ways[0] = "file"
+			ways[0], away = "file", true
 		}
 		for k, how := range ways {
-			if k != i%len(ways) || testing.Short() && i%2 == 0 || name == layersName && strings.HasPrefix(how, "link") {
+			if k != i%len(ways) || testing.Short() && i%2 == 0 || away && strings.HasPrefix(how, "link") {
 				continue // each way, but not of everything
 			}
 			t.Run(name+" "+how, func(t *testing.T) { deformed(t, pristine, name, how, whole) })
@@ -165,18 +166,72 @@ func TestLinkedDirectories(t *testing.T) {
 	requireSound(t, dir)
 }
 
-// A link to data files that leads nowhere may be one to a disk that is not mounted: a repair does not go on without.
-func TestLinkToNoLayers(t *testing.T) {
-	dir, whole := shapedStore(t)
-	outside := filepath.Join(t.TempDir(), layersName)
-	require.NoError(t, os.Rename(filepath.Join(dir, layersName), outside))
-	link := filepath.Join(dir, layersName)
-	require.NoError(t, os.Symlink(filepath.Join(filepath.Dir(outside), "away"), link))
-	_, err := Repair(dir)
-	require.ErrorContains(t, err, "on a disk which is not mounted")
-	require.NoError(t, os.Rename(outside, filepath.Join(filepath.Dir(outside), "away")))
-	requireSound(t, dir)
-	require.Equal(t, whole, contents(t, openStore(t, dir, Options{})))
+// A link that leads to no directory may be one to a disk that is not mounted: nothing goes on without, but a mount without copies.
+func TestLinksToNoDirectory(t *testing.T) {
+	pristine, whole := shapedStore(t)
+	for _, shape := range shapes {
+		for _, to := range []string{"nothing", "a file"} {
+			if !shape.dir {
+				continue
+			}
+			t.Run(shape.name+" is a link to "+to, func(t *testing.T) {
+				dir, disk := copied(t, pristine), t.TempDir()
+				link, away := filepath.Join(dir, shape.name), filepath.Join(disk, "away")
+				require.NoError(t, os.Rename(link, filepath.Join(disk, "whole")))
+				require.NoError(t, os.Symlink(away, link))
+				if to == "a file" {
+					require.NoError(t, os.WriteFile(away, nil, 0o600))
+				}
+				says := shape.name + " is a link to " + away + ", where no directory is: if that is on a disk which is not mounted"
+				_, err := Repair(dir)
+				require.ErrorContains(t, err, says)
+				_, err = RestoreIndex(dir, true)
+				require.ErrorContains(t, err, says)
+				report, err := Check(dir)
+				require.Contains(t, fmt.Sprint(err, report.Findings), "is a link to "+away)
+				spare := shape.name == backupName || shape.name == quarantineName
+				if !spare {
+					_, err = Open(dir, Options{})
+					require.ErrorContains(t, err, says)
+				}
+				require.NoError(t, os.RemoveAll(away))
+				require.NoError(t, os.Rename(filepath.Join(disk, "whole"), away))
+				requireSound(t, dir)
+				require.Equal(t, whole, contents(t, openStore(t, dir, Options{})))
+			})
+		}
+	}
+}
+
+// Neither is the journal given up where a link is in its place: what it leads to may be all there.
+func TestLinkedJournal(t *testing.T) {
+	crashed, want := crashedJournaled(t)
+	for _, name := range []string{journalName, markName} {
+		for _, mounted := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, " mounted=", mounted), func(t *testing.T) {
+				dir, disk := copied(t, crashed), t.TempDir()
+				link, away, file := filepath.Join(dir, name), filepath.Join(disk, "away"), filepath.Join(disk, "file")
+				require.NoError(t, os.Rename(link, file))
+				require.NoError(t, os.Symlink(away, link))
+				if mounted {
+					require.NoError(t, os.Symlink(file, away))
+				}
+				says := name + " is a link to " + away
+				_, err := Open(dir, Options{})
+				require.ErrorContains(t, err, says)
+				require.Equal(t, !mounted, strings.Contains(err.Error(), "is its disk mounted?"))
+				require.NotContains(t, err.Error(), "--repair")
+				_, err = Repair(dir)
+				require.ErrorContains(t, err, says)
+				report, err := Check(dir)
+				require.NoError(t, err)
+				require.Len(t, report.Findings, 1)
+				require.Contains(t, report.Findings[0].Text, says)
+				require.NoError(t, os.Rename(file, link))
+				requireRoot(t, openStore(t, dir, Options{}), want, "all is there")
+			})
+		}
+	}
 }
 
 // With neither an index nor data files there is a backup still: one restore makes a store that can be mounted, and says what is lost.

@@ -141,6 +141,11 @@ func (s *Store) openParts() (err error) {
 		return err
 	}
 	s.format.Store(int64(version))
+	if !s.resumes { // guests that wait for a worker need none of it
+		if err := refuseAway(s.dir, backupName, quarantineName); err != nil {
+			return err
+		}
+	}
 	if err := s.putAside(); err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func (o *offline) strays(in ...string) (all []stray, err error) {
 func (o *offline) strayInStore(name string, _ os.FileInfo) string {
 	base, _, _ := strings.Cut(name, ".")
 	switch what := wrongIn(o.dir, name); {
-	case what != "" && !o.journals(name):
+	case what != "" && !o.catalog.store.journals(name):
 		return what
 	case !slices.Contains(storeNames, name) && !slices.Contains(dottedNames, base):
 		return "is nothing of a store's"
@@ -110,8 +110,7 @@ func (o *offline) scheduleDamage() error {
 }
 
 // journals says whether the index asks for a file of the journal by that name.
-func (o *offline) journals(name string) bool {
-	r := o.catalog.store
+func (r storeRecord) journals(name string) bool {
 	return r.Journal != "" && (name == journalName || name == markName && r.JournalMark || name == keptName && r.JournalKept)
 }
 
