@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,19 +35,22 @@ func (e ending) next() ending {
 	return e
 }
 
-// The signals of which a supervisor must not die.
-var theSignals = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP}
+// endSignals ask a mount to end, theSignals are all of which a supervisor must not die: SIGHUP asks it for another version.
+var (
+	endSignals = []os.Signal{unix.SIGTERM, unix.SIGINT}
+	theSignals = slices.Concat(endSignals, []os.Signal{unix.SIGHUP})
+)
 
-// catchSignals takes them from before the store is mounted: a mount whose daemon one of them killed would be left behind
-// dead. Those that came to an earlier process come again, and the context's end counts as one.
-func catchSignals(ctx context.Context, e ending) (signals chan os.Signal, release func()) {
+// catchSignals takes those given from before the store is mounted: a mount whose daemon one of them killed would be left
+// behind dead. Those that came to an earlier process come again, and the context's end counts as one.
+func catchSignals(ctx context.Context, e ending, which []os.Signal) (signals chan os.Signal, release func()) {
 	signals = make(chan os.Signal, 4)
 	if e != detached {
 		for range e {
 			signals <- unix.SIGTERM
 		}
 	}
-	signal.Notify(signals, theSignals...)
+	signal.Notify(signals, which...)
 	signal.Ignore(unix.SIGPIPE) // whoever read our stderr may go; the disks must stay
 	stop := context.AfterFunc(ctx, func() {
 		select {

@@ -23,6 +23,10 @@ const (
 	saidOver     = "\x00over"     // the mount is, and its store could not be closed without an error
 )
 
+// toldDrain is said to a worker: end once no command is under way, another goes on. It is no signal, as those come from
+// anybody, and a worker that ends in order is the mount's end unless the supervisor wanted it.
+const toldDrain = "\x00drain"
+
 // workerEnv makes a process a worker: how often there was one before, what the mount is asked, and how the last one
 // ended. Descriptor 3 is the socket to its supervisor, 4 the session.
 const workerEnv = "SNAPFS_WORKER"
@@ -116,7 +120,7 @@ func (s *supervisor) follow(w *child) error {
 				break
 			}
 			w.replaced = true
-			_ = w.cmd.Process.Signal(signalDrain)
+			err = s.drain(w)
 		case <-s.upgrade.trial:
 			err = s.endTrial(w)
 		}
@@ -157,9 +161,23 @@ func (s *supervisor) hear(w *child, message string) error {
 		for ; w.told < s.ending; w.told++ { // before now it would have died of that
 			_ = w.cmd.Process.Signal(unix.SIGTERM)
 		}
+		if w.replaced {
+			return s.drain(w)
+		}
 		s.tell("READY=1", fmt.Sprintf("STATUS=serving %s at %s, version %s", s.spec.store, s.spec.mountpoint, version()))
 	default: // it ends by itself
 		return errors.New(message)
+	}
+	return nil
+}
+
+// drain has a worker end for the next one, as soon as it serves. An error ends it at once.
+func (s *supervisor) drain(w *child) error {
+	if !w.serving {
+		return nil
+	}
+	if err := unix.Sendto(w.socket, []byte(toldDrain), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil); err != nil {
+		return fmt.Errorf("ask the worker to make room: %w", err)
 	}
 	return nil
 }

@@ -7,14 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/fs"
 	"github.com/snapfs/snapfs/layer"
@@ -25,6 +22,10 @@ const baseMemory = 192 << 20
 
 // drainEvents is how long a daemon that ends waits for the last events to be written.
 const drainEvents = 2 * time.Second
+
+// drainTime is how long a worker that is to make room for another waits for the commands under way. One that is cut short
+// then is answered by the next worker.
+const drainTime = time.Minute
 
 // requestFault is what tests have requests do to their worker.
 var requestFault func(request []byte)
@@ -78,7 +79,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	if err := keepEvents(filepath.Join(spec.store, "events"), events, kept); err != nil {
 		return err
 	}
-	signals, release := catchSignals(ctx, w.ending)
+	signals, release := catchSignals(ctx, w.ending, endSignals)
 	defer release()
 	keeper := startKeeper(store, events, spec.mountpoint)
 	defer keeper.close() // the same
@@ -132,7 +133,16 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 			events.Add("", "upgrade-failed", "error", r.Why)
 		}
 	}
-	go w.watch(refused, func() {
+	drain := func() {
+		session.AwaitCommands(drainTime)
+		if w.alone.Load() {
+			return // there will be no other
+		}
+		log.printf("making room for another worker")
+		events.Drain(drainEvents)
+		os.Exit(exitDone)
+	}
+	go w.watch(refused, drain, func() {
 		if w.stored {
 			log.printf("the supervisor is gone: making room for the next one, which the service manager starts")
 			events.Drain(drainEvents)
@@ -145,7 +155,6 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 		}
 		events.Add("", "unsupervised", "what", what)
 	})
-	go drainOnSignal(session, events, log)
 	over := make(chan struct{})
 	if w.ending != detached {
 		go func() {
@@ -175,20 +184,4 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 func endNow(log *daemonLog, err error) {
 	log.printf("ending at once, as by a kill: what is in the index is no longer certain: %v", err)
 	os.Exit(exitFailed)
-}
-
-// signalDrain asks a worker to end, so that another can go on, once no command is under way.
-const signalDrain = unix.SIGUSR2
-
-// drainTime is how long that may take. A command that is cut short then is answered by the next worker.
-const drainTime = time.Minute
-
-func drainOnSignal(session *fs.Session, events *fs.EventLog, log *daemonLog) {
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, signalDrain)
-	<-asked
-	session.AwaitCommands(drainTime)
-	log.printf("making room for another worker")
-	events.Drain(drainEvents)
-	os.Exit(exitDone)
 }

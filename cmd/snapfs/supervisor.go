@@ -50,7 +50,7 @@ func (a *app) supervise(ctx context.Context, spec mountSpec, log *daemonLog, rea
 	if err != nil {
 		return err
 	}
-	signals, release := catchSignals(ctx, notAsked)
+	signals, release := catchSignals(ctx, notAsked, theSignals)
 	defer release()
 	s.signals = signals
 	for {

@@ -68,6 +68,36 @@ func TestAskedBeforeTheWorkerDied(t *testing.T) {
 	}
 }
 
+// Signals that a worker is sent by mistake, as by who has all daemons of that name read their settings anew, do nothing. One
+// that ends a daemon means the mount, as ever.
+func TestStraySignalsToTheWorker(t *testing.T) {
+	store, point := newMount(t)
+	f, err := os.OpenFile(filepath.Join(newVM(t, point, "web", "hello"), "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	daemon := watchDaemon(point)
+	defer daemon.close()
+	worker := daemonOf(t, point)
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2} {
+		for range 3 {
+			require.NoError(t, unix.Kill(worker, sig))
+			_, err = f.WriteAt([]byte("J"), 0)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, unix.Kill(worker, unix.SIGTERM))
+	require.Eventually(t, func() bool { return strings.Contains(readLog(t, store), "asked to end, serving on") },
+		patience, 10*time.Millisecond)
+	require.Equal(t, worker, daemonOf(t, point))
+	require.NoError(t, f.Close())
+	requireEnd(t, daemon)
+	log := readLog(t, store)
+	require.NotContains(t, log, "detached")
+	require.NotContains(t, log, "making room")
+	mount(t, store, point)
+	require.Equal(t, "Jello", start(t, f.Name(), 5))
+}
+
 // A mount that is asked to end before it is one ends at once.
 func TestAskedBeforeTheMount(t *testing.T) {
 	dir := t.TempDir()

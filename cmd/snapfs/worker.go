@@ -131,8 +131,9 @@ func (w *supervised) devices() ([]int, error) {
 	}
 }
 
-// watch hears what the supervisor has to tell, and calls gone when that ends: nobody would start the next worker.
-func (w *supervised) watch(refused func(refusalNote), gone func()) {
+// watch hears what the supervisor has to tell: an upgrade was refused; drain, so that another worker can go on. It calls gone
+// when the supervisor ends: nobody would start the next worker.
+func (w *supervised) watch(refused func(refusalNote), drain, gone func()) {
 	for p := make([]byte, 64<<10); ; {
 		n, err := unix.Read(workerSocket, p)
 		if errors.Is(err, unix.EINTR) {
@@ -140,7 +141,9 @@ func (w *supervised) watch(refused func(refusalNote), gone func()) {
 		}
 		if err == nil && n > 0 {
 			var r refusalNote
-			if json.Unmarshal(p[:n], &r) == nil {
+			if string(p[:n]) == toldDrain {
+				go drain()
+			} else if json.Unmarshal(p[:n], &r) == nil {
 				w.refusal.Store(&r.Refusal)
 				refused(r)
 			}
