@@ -5,8 +5,6 @@ package layer
 import (
 	"errors"
 	"fmt"
-	"math"
-	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -21,6 +19,8 @@ type ScrubReport struct {
 	Images   int       `json:"images"`
 	Bytes    int64     `json:"bytes"`
 	Unsummed int64     `json:"unsummed"`
+
+	mismatched int // blocks
 }
 
 // Scrub compares all data that has checksums with them, while guests go on. It reads at no more than half the disk's
@@ -89,37 +89,9 @@ func (r *ScrubReport) found(object, format string, args ...any) {
 	r.Findings = append(r.Findings, Finding{Object: object, Text: fmt.Sprintf(format, args...)})
 }
 
-// maxAllReaders is for how many blocks all who read them are named; of more, it is the first. A layer may be read by thousands.
-const maxAllReaders = 1000
-
-// mismatch is found of a block, unless nobody reads it.
-func (r *ScrubReport) mismatch(s *Store, l *layer, block uint64) {
-	most := math.MaxInt
-	if len(r.Findings) >= maxAllReaders {
-		most = 1
-	}
-	readers := s.seenBy(l, block, most)
-	if len(readers) == 0 {
-		return
-	}
-	text := mismatchText(l, block)
-	if others := readers[1:]; len(others) > 0 {
-		text += "; also read by " + namesText(others)
-	}
-	r.Findings = append(r.Findings, Finding{Object: readers[0], Text: text, Readers: readers})
-}
-
-// namesText names the first few of many.
-func namesText(names []string) string {
-	const most = 3
-	text := strings.Join(names[:min(most, len(names))], ", ")
-	if more := len(names) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
-}
-
 func (s *Store) scrubLayer(l *layer, report *ScrubReport) error {
+	found := mismatches{layer: l, by: make(map[string]*mismatched)}
+	defer func() { report.Findings = append(report.Findings, found.findings()...) }()
 	return s.eachBlock(l, func(block uint64, data []byte) error {
 		s.compared(report, len(data))
 		wrong, err := s.compare(l, block, data)
@@ -130,7 +102,7 @@ func (s *Store) scrubLayer(l *layer, report *ScrubReport) error {
 				return err
 			}
 			if held.Has(int(b % blockmap.RegionBlocks)) {
-				report.mismatch(s, l, b)
+				report.mismatched += found.add(b, s.seenBy(l, b, report.mostReaders()))
 			}
 		}
 		return err

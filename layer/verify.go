@@ -13,9 +13,12 @@ import (
 // errNoSums says that the checksums of a layer that had them are gone.
 var errNoSums = errors.New("its checksums are lost")
 
-// mismatchText says of a block that one of two things is damaged. Which, nobody can know.
-func mismatchText(l *layer, block uint64) string {
-	return fmt.Sprintf("block %d of data file %s and its checksum do not match: one of them is damaged", block, fileName(l.id))
+// mismatchText says of blocks that one of two things is damaged. Which, nobody can know.
+func mismatchText(l *layer, blocks [][2]int64) string {
+	if len(blocks) == 1 && blocks[0][1] == blocks[0][0]+1 {
+		return fmt.Sprintf("block %d of data file %s and its checksum do not match: one of them is damaged", blocks[0][0], fileName(l.id))
+	}
+	return fmt.Sprintf("blocks %s of data file %s and their checksums do not match: of each, one of them is damaged", rangesText(blocks), fileName(l.id))
 }
 
 // readVerified reads a run from a layer that has checksums, and returns EIO rather than what is not what was written.
@@ -34,7 +37,7 @@ func (s *Store) readVerified(fd int, l *layer, p []byte, off int64) error {
 	case err != nil:
 		return err
 	case len(wrong) > 0:
-		return Errorf(syscall.EIO, "%s", mismatchText(l, wrong[0]))
+		return Errorf(syscall.EIO, "%s", mismatchText(l, [][2]int64{{int64(wrong[0]), int64(wrong[0]) + 1}}))
 	}
 	copy(p, whole[off-from:])
 	return nil
