@@ -5,6 +5,7 @@ package blockmap
 // what is sound.
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,14 +20,16 @@ import (
 // store's. It is an ErrDamaged, too. Nothing was touched.
 type ForeignError struct {
 	Path         string // of the counter; empty: the index is not the one that was asked for
+	File         string // of the index, which shows it; empty: what its commits say
 	Index, Other [16]byte
 }
 
 func (e *ForeignError) Error() string {
+	file := cmp.Or(e.File, "it")
 	if e.Path == "" {
-		return "it is that of another store"
+		return file + " is not of the index that the store names"
 	}
-	return fmt.Sprintf("it and %s are of different stores", e.Path)
+	return fmt.Sprintf("%s and %s are of different stores", file, e.Path)
 }
 
 func (e *ForeignError) Unwrap() error { return ErrDamaged }
@@ -74,6 +77,9 @@ func (s *survey) identify(h host, preferred *[16]byte) error {
 	}
 	s.identity = elect(marks, preferred)
 	for _, m := range marks {
+		if m.identity == *s.identity {
+			s.marked = cmp.Or(s.marked, m.path)
+		}
 		if m.identity != *s.identity && (len(s.marks) > 0 || preferred == nil) { // a log may be set aside, if something says so, too
 			return fmt.Errorf("%w: %s is of another index than other files there", ErrDamaged, m.path)
 		}
@@ -84,7 +90,7 @@ func (s *survey) identify(h host, preferred *[16]byte) error {
 // verifyCounter is nil if the counter is that of the index; nil, too, where either is not known.
 func (s *survey) verifyCounter(identity *[16]byte, path string) error {
 	if identity != nil && s.identity != nil && *identity != *s.identity {
-		return &ForeignError{Path: path, Index: *s.identity, Other: *identity}
+		return &ForeignError{Path: path, File: s.marked, Index: *s.identity, Other: *identity}
 	}
 	return nil
 }
@@ -92,7 +98,7 @@ func (s *survey) verifyCounter(identity *[16]byte, path string) error {
 // verifyOwner is nil if the index and the counter are those that were asked for; nil, too, where that is not known.
 func (s *survey) verifyOwner(c *counter, o Options) error {
 	if o.Identity != nil && s.identity != nil && *o.Identity != *s.identity {
-		return &ForeignError{Index: *s.identity, Other: *o.Identity}
+		return &ForeignError{File: s.marked, Index: *s.identity, Other: *o.Identity}
 	}
 	return s.verifyCounter(c.identity(), o.Counter)
 }

@@ -45,6 +45,7 @@ type survey struct {
 	unlisted []string  // tables that the list does not have
 	marks    []mark    // of the tables that have one
 	identity *[16]byte // of the index, as its marks have it; nil: it has none
+	marked   string    // the first file that has it
 	stored   uint64    // the last commit that is in a table
 	logs     []soundLog
 	last     uint64 // the last commit that is there, with all before it

@@ -101,9 +101,9 @@ func remedy(dir string, damage error) string {
 		case owner.foreignIndex && owner.foreignCounter:
 			return fmt.Sprintf("; the index and %s are those of another store", commitsName) + backupRemedy(dir, owner)
 		case owner.foreignIndex:
-			return "; the index is that of another store" + backupRemedy(dir, owner)
+			return "; the index, or that file of it, is that of another store" + backupRemedy(dir, owner)
 		}
-		return fmt.Sprintf("; %s is that of another store, the index is this one's, and `snapfs check %s --repair` makes %[1]s anew", owner.foreignFile(), dir)
+		return fmt.Sprintf("; %s, the index is this one's: `snapfs check %s --repair` makes that anew", owner.foreignText(), dir)
 	}
 	if errors.Is(damage, blockmap.ErrDamaged) {
 		if b, err := openBeginning(dir); err == nil && b != nil {

@@ -98,6 +98,20 @@ func TestFormatOfAnotherStore(t *testing.T) {
 	}
 }
 
+// With the counter as well it is two files of one other store, against the index and its backups.
+func TestFormatAndCounterOfAnotherStore(t *testing.T) {
+	other, _ := ownedStore(t, false, false)
+	dir, content := ownedStore(t, true, true)
+	for _, name := range []string{formatName, commitsName} {
+		copySparse(t, filepath.Join(other, name), filepath.Join(dir, name))
+	}
+	err := requireRefused(t, dir)
+	require.ErrorContains(t, err, "is not of the index that the store names; commits and FORMAT are those of another store, the index is this one's")
+	require.NotContains(t, err.Error(), "it is that of another store")
+	require.Len(t, repaired(t, dir).Repaired, 2)
+	requireContent(t, dir, content)
+}
+
 // FORMAT has the identity from the first mount on, also where an earlier program wrote it, and keeps it when it is raised.
 func TestFormatNamesTheIndex(t *testing.T) {
 	s := newStore(t, Options{})

@@ -13,8 +13,8 @@ func (k *check) noteFiles() error {
 	k.noteMode()
 	k.noteSchedule()
 	err := errors.Join(
-		k.eachFile(".", func(name string, _ os.FileInfo) {
-			if isUnfinished(name) {
+		k.eachFile(".", func(name string, info os.FileInfo) {
+			if isUnfinished(name) && k.strayInStore(name, info) == "" {
 				k.note(name, "was never finished; whoever writes it next begins anew")
 			}
 		}),
@@ -23,8 +23,8 @@ func (k *check) noteFiles() error {
 				k.note(filepath.Join(backupName, name), "was never finished; the next backup begins anew")
 			}
 		}),
-		k.eachFile(frozenName, func(name string, _ os.FileInfo) {
-			if isUnfinished(name) {
+		k.eachFile(frozenName, func(name string, info os.FileInfo) {
+			if isUnfinished(name) && k.strayFrozen(name, info) == "" {
 				k.note(filepath.Join(frozenName, name), "was never finished, so that no guest was held still by it")
 			}
 		}),

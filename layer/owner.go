@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -149,6 +150,14 @@ func (w owner) foreignFile() string {
 		return commitsName
 	}
 	return formatName
+}
+
+// foreignText says which are.
+func (w owner) foreignText() string {
+	if w.foreignCounter && w.foreignFormat {
+		return fmt.Sprintf("%s and %s are those of another store", commitsName, formatName)
+	}
+	return w.foreignFile() + " is that of another store"
 }
 
 // counter is the path of the counter that goes with the index; empty if there is none.

@@ -183,7 +183,7 @@ func TestIndexOfAnotherStore(t *testing.T) {
 		index := filepath.Join(dir, indexName)
 		require.NoError(t, os.RemoveAll(index))
 		copyTree(t, filepath.Join(other, indexName), index)
-		require.ErrorContains(t, requireRefused(t, dir), "the index is that of another store")
+		require.ErrorContains(t, requireRefused(t, dir), "the index, or that file of it, is that of another store")
 		require.Contains(t, findingOf(t, dir, indexName), "`snapfs restore-index "+dir+"` goes back to the backup")
 		before := everythingOfStore(t, dir)
 		_, err := Repair(dir)
@@ -194,6 +194,23 @@ func TestIndexOfAnotherStore(t *testing.T) {
 		s := openStore(t, dir, Options{})
 		requireSame(t, blocksOf(1, 8), viewed(t, vmNamed(t, s, "web"), "s1", "root"), "a snapshot")
 	}
+}
+
+// A table of another store in the place of the index's only one is named: it may be all that is foreign.
+func TestTableOfAnotherStore(t *testing.T) {
+	other, _ := ownedStore(t, true, false)
+	dir, _ := ownedStore(t, true, true)
+	tables := func(dir string) []string {
+		names, err := filepath.Glob(filepath.Join(dir, indexName, "*.sst"))
+		require.NoError(t, err)
+		require.Len(t, names, 1)
+		return names
+	}
+	table := tables(dir)[0]
+	copySparse(t, tables(other)[0], table)
+	err := requireRefused(t, dir)
+	require.ErrorContains(t, err, table+" is not of the index that the store names; the index, or that file of it, is that of another store")
+	require.ErrorContains(t, err, "`snapfs restore-index "+dir+"` goes back to the backup")
 }
 
 // Where the index is lost, too, the backups say which counter is the store's.

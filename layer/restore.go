@@ -65,7 +65,7 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	}
 	if !force && r.owner.counted && newerBackup(dir) == "" && isSound(dir, r.owner) {
 		if r.owner.foreignCounter || r.owner.foreignFormat {
-			return report, Errorf(unix.EINVAL, "the index of store %s is sound, and %s is that of another store: `snapfs check %[1]s --repair` makes that anew", dir, r.owner.foreignFile())
+			return report, Errorf(unix.EINVAL, "the index of store %s is sound, and %s: `snapfs check %[1]s --repair` makes that anew", dir, r.owner.foreignText())
 		}
 		return report, Errorf(unix.EINVAL, "the index of store %s is sound: a restore would only take away what was made since the backup of %s; `snapfs restore-index %[1]s --force` does it all the same",
 			dir, backups[0].at.Format(time.RFC3339))

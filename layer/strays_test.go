@@ -3,6 +3,7 @@ package layer
 // Files beside the data and the index: foreign ones, and damaged ones that the store can do without.
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -46,11 +47,14 @@ func TestForeignFiles(t *testing.T) {
 		require.Contains(t, noted, name)
 	}
 	require.NoError(t, os.Chmod(s.dir, 0o700))
-	for _, name := range []string{"notes.txt", "index/notes.txt", "index/notes.sst", "sums/notes.txt", "backup/20060102-1", "frozen/guest"} {
+	for _, name := range []string{"notes.txt", "index/notes.txt", "index/notes.sst", "sums/notes.txt", "backup/20060102-1", "frozen/guest", "index.tmp", "frozen/guest.new"} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), []byte(name), 0o600))
 			require.NotEmpty(t, findingOf(t, s.dir, name))
-			report := repaired(t, s.dir)
+			report, err := Check(s.dir)
+			require.NoError(t, err)
+			require.NotContains(t, fmt.Sprint(report.Notes), "{"+name+" ", "it is told once")
+			report = repaired(t, s.dir)
 			require.Empty(t, report.Findings)
 			kept, err := filepath.Glob(filepath.Join(s.dir, quarantineName, "*", name))
 			require.NoError(t, err)
