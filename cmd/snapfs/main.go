@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
 	"unicode"
 
@@ -92,15 +91,6 @@ func (a *app) rootCmd() *cobra.Command {
 		a.scrubCmd(),
 	)
 	return root
-}
-
-// version is what the Go toolchain noted about the build.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }
 
 // oneLine joins the lines of a text that must stay one.
