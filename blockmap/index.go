@@ -1,6 +1,6 @@
 package blockmap
 
-// This file opens and closes the index; view.go reads, writer.go writes.
+// This file opens the index, closing.go closes it; view.go reads, writer.go writes.
 
 import (
 	"cmp"
@@ -83,6 +83,7 @@ type Index struct {
 	room    *room      // likewise
 	counter *counter   // likewise; nil: none is kept
 
+	complaints complaints
 	writerDone chan struct{}
 	closeOnce  sync.Once
 	closeErr   error
@@ -134,7 +135,7 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 	if c != nil {
 		x.counter = c
 		if err := x.verifyCounter(o.Counter, found); err != nil {
-			return nil, errors.Join(err, r.close(), x.log.close(), x.db.Close())
+			return nil, errors.Join(err, r.close(), x.log.close(), x.closeBadger())
 		}
 	}
 	go x.writer()
@@ -177,11 +178,13 @@ func (h host) verify(dir string, c *counter, found bool, o Options) error {
 
 // open opens Badger. The writer is still to be started.
 func open(b badger.Options, o Options, r *room) (*Index, error) {
-	db, err := badger.OpenManaged(b)
+	heard := make(complaints, 1)
+	db, err := badger.OpenManaged(b.WithLogger(heard))
 	if err != nil {
 		return nil, err
 	}
 	x := &Index{
+		complaints: heard,
 		db:         db,
 		host:       r.host,
 		room:       r,
@@ -256,35 +259,6 @@ func badgerOptions(dir string) badger.Options {
 		WithValueThreshold(maxValue).
 		WithMetricsEnabled(false).
 		WithLogger(nil)
-}
-
-// Close waits for the Updates and Views under way and closes the database. Later ones get ErrClosed. Close may be called twice.
-func (x *Index) Close() error {
-	x.closeOnce.Do(func() {
-		x.mu.Lock()
-		x.closed = true
-		x.wake.Signal()
-		x.mu.Unlock()
-		<-x.writerDone
-		x.views.Wait()
-		if err := x.closeDB(); err != nil {
-			x.closeErr = fmt.Errorf("close index: %w", err)
-		}
-	})
-	return x.closeErr
-}
-
-// closeDB closes Badger, which writes the memtable into a table. Without room for that it is left as it is, as a kill would:
-// all that was committed is in its log.
-func (x *Index) closeDB() error {
-	if x.private != "" {
-		return x.closePrivate()
-	}
-	err := x.room.close() // an empty log more is no reason not to
-	if n := x.room.filled + headersSize; !x.room.ask(n, true) {
-		return fmt.Errorf("%w: closing it takes %d MiB; nothing is lost", ErrFull, n>>20)
-	}
-	return errors.Join(err, x.log.close(), x.db.Close(), x.counter.close())
 }
 
 // Settled says whether the index has written all that it asked room for.

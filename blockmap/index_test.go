@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -99,6 +100,28 @@ func TestIndexCloseWaits(t *testing.T) {
 }
 
 // A crash between making a file and giving it its size leaves an empty one, and Badger alone would refuse to open.
+// Where Badger can't write any more, it is not waited for, and what was committed is in its log.
+func TestIndexCloseFails(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "index")
+	x, err := Open(dir, Options{})
+	require.NoError(t, err)
+	put(t, x, "a", "1")
+	require.NoError(t, os.Rename(dir, dir+".away"))
+	require.ErrorIs(t, x.Close(), ErrLeftOpen)
+	require.ErrorContains(t, x.Close(), "no such file", "twice is fine, and it says why")
+	killed := t.TempDir()
+	copyDir(t, dir+".away", killed)
+	require.Equal(t, "1", string(get(t, openIndex(t, killed, Options{}), "a")))
+
+	require.NoError(t, os.Rename(dir+".away", dir))
+	require.Eventually(t, func() bool { // Badger still tries, and has it locked meanwhile
+		x, err = Open(dir, Options{})
+		return err == nil
+	}, time.Minute, 100*time.Millisecond)
+	require.Equal(t, "1", string(get(t, x, "a")))
+	require.NoError(t, x.Close())
+}
+
 func TestIndexLeftovers(t *testing.T) {
 	dir := t.TempDir()
 	x := openIndex(t, dir, Options{})

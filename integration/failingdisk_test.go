@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -55,6 +57,41 @@ func TestFailingDisk(t *testing.T) {
 	for i := range made {
 		require.Contains(t, got, fmt.Sprintf("vm%d", i))
 	}
+}
+
+// A host's file system that goes read-only, as ext4 does after an error: guests
+// get errors, the mount can be taken down, and whoever does is told. What was
+// flushed before is there when the file system has been checked.
+func TestReadOnlyHost(t *testing.T) {
+	h := newHost(t, 2<<30)
+	m := h.newMount()
+	m.vm("web")
+	f, err := os.OpenFile(m.disk("web", "disk.img", 1<<20), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	flushed := []byte("flushed")
+	_, err = f.WriteAt(flushed, 0)
+	require.NoError(t, err)
+	require.NoError(t, f.Sync())
+	run(t, "mount", "-o", "remount,abort", h.dir)
+	_, err = f.WriteAt([]byte("too late"), 1<<19)
+	require.Error(t, errors.Join(err, f.Sync()))
+	require.NoError(t, f.Close())
+
+	failSnapfs(t, "its store was not closed in order", "umount", m.dir)
+	<-m.Exited
+	require.Equal(t, 1, m.Cmd.ProcessState.ExitCode(), "%v: %s", m.Cmd.ProcessState, m.Stderr)
+	require.Contains(t, m.Stderr.String(), "left as by a kill, which loses nothing that was committed: ")
+	m.Daemon = nil
+
+	run(t, "umount", h.dir)
+	fsck := exec.Command("e2fsck", "-p", h.image)
+	if out, err := fsck.CombinedOutput(); err != nil {
+		require.Equal(t, 1, fsck.ProcessState.ExitCode(), "not mended: %s", out)
+	}
+	h.mount()
+	m.start()
+	require.Equal(t, flushed, readFile(t, m.path("web", "disk.img"))[:len(flushed)])
 }
 
 // fillUp writes a file until its file system has no room left.

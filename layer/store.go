@@ -254,13 +254,15 @@ func (s *Store) release() error {
 		s.data.closeAll()
 	}
 	s.journal.close()
+	leftOpen := false
 	if s.index != nil {
-		errs = append(errs, s.index.Close())
+		err := s.index.Close()
+		errs, leftOpen = append(errs, err), errors.Is(err, blockmap.ErrLeftOpen)
 	}
 	if s.space != nil {
 		errs = append(errs, s.space.ballast.close())
 	}
-	if s.lock != nil {
+	if s.lock != nil && !leftOpen { // otherwise it ends with this process
 		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)

@@ -68,7 +68,8 @@ func (a *app) startDaemon(ctx context.Context, spec mountSpec) error {
 		_ = daemon.Process.Signal(unix.SIGTERM)
 		return err
 	case bytes.Equal(said, []byte{readyByte}):
-		return daemon.Process.Release()
+		go func() { _ = daemon.Wait() }() // for as long as this process is there, it is its parent
+		return nil
 	case len(said) > 0:
 		return errors.New(string(said))
 	}

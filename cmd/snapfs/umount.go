@@ -4,20 +4,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-
-	"github.com/snapfs/snapfs/layer"
 )
 
 func (a *app) umountCmd() *cobra.Command {
@@ -52,15 +46,19 @@ func (a *app) umount(ctx context.Context, mountpoint string) error {
 
 // awaitEnd waits until the daemon has closed the store, and says what it still serves if that takes long.
 func (a *app) awaitEnd(ctx context.Context, daemon daemonWatch, m mountEntry) error {
-	if ended, err := daemon.wait(ctx, quietFor); ended || err != nil {
+	if ended, err := daemon.wait(ctx, quietFor); err != nil {
 		return err
+	} else if ended {
+		return daemon.verdict(m)
 	}
 	if held := heldElsewhere(m); len(held) > 0 {
 		fmt.Fprintf(a.stderr, "snapfs: unmounted here; the store stays open for what is in use elsewhere: %s\n", showHolders(held))
 	}
 	defer a.working("closing the store")()
-	_, err := daemon.wait(ctx, forever)
-	return err
+	if _, err := daemon.wait(ctx, forever); err != nil {
+		return err
+	}
+	return daemon.verdict(m)
 }
 
 // busyError says who must go first.
@@ -115,64 +113,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
-}
-
-// daemonWatch waits for the end of a mount's daemon. It holds the process itself, not its number, which another could
-// have by then; a mount whose daemon is dead or can't be asked has nothing to wait for.
-type daemonWatch struct{ pidfd int }
-
-func watchDaemon(point string) daemonWatch {
-	none := daemonWatch{pidfd: -1}
-	text, err := readControl(filepath.Join(point, layer.SnapDir, "status"))
-	if err != nil {
-		return none
-	}
-	var status struct {
-		Worker     int  `json:"worker_pid"`
-		Supervisor *int `json:"supervisor_pid"`
-	}
-	if json.Unmarshal(text, &status) != nil {
-		return none
-	}
-	pid := status.Worker
-	if status.Supervisor != nil {
-		pid = *status.Supervisor
-	}
-	if pid == os.Getpid() {
-		return none
-	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return none
-	}
-	return daemonWatch{pidfd: pidfd}
-}
-
-func (d daemonWatch) close() {
-	if d.pidfd >= 0 {
-		unix.Close(d.pidfd)
-	}
-}
-
-// forever is longer than any wait.
-const forever = time.Duration(math.MaxInt64)
-
-// wait returns when the process has ended, or the time is up.
-func (d daemonWatch) wait(ctx context.Context, atMost time.Duration) (ended bool, err error) {
-	for began := time.Now(); time.Since(began) < atMost; {
-		if d.pidfd < 0 {
-			return true, nil
-		}
-		fds := []unix.PollFd{{Fd: int32(d.pidfd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 100)
-		switch {
-		case n > 0:
-			return true, nil
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return false, fmt.Errorf("waiting for the daemon: %w", err)
-		case ctx.Err() != nil:
-			return false, ctx.Err()
-		}
-	}
-	return false, nil
 }
