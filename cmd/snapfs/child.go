@@ -20,6 +20,7 @@ const (
 	saidOpened   = "\x00opened"   // the store: ask for the descriptors
 	saidServing  = "\x00serving"  // the mount answers
 	saidDetached = "\x00detached" // the mount, from the directory tree
+	saidFull     = "\x00full"     // the store's file system is, before why it does not serve
 	saidOver     = "\x00over"     // the mount is, and its store could not be closed without an error
 )
 
@@ -149,6 +150,8 @@ func (s *supervisor) hear(w *child, message string) error {
 		return s.attach(w)
 	case saidDetached:
 		s.ending = detached
+	case saidFull:
+		s.full = true
 	case saidOver:
 		s.over = true
 	case saidServing:

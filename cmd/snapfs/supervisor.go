@@ -22,7 +22,8 @@ import (
 
 // startPauses are before the workers that follow the first, second … in a row that answered nothing; behind the last of
 // them the supervisor gives up. Guests would rather wait than lose their disks, and what keeps workers from starting may
-// pass: a host short of memory, a disk that is away. In all it is less than the 30 s that Linux gives a SCSI disk.
+// pass: a host short of memory, a disk that is away. In all it is less than the 30 s that Linux gives a SCSI disk. A full
+// disk is waited for, until somebody makes room or asks for the end twice: as long as guests do, nothing is lost.
 var startPauses = []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second, 15 * time.Second}
 
 // supervisor is one mount's.
@@ -38,6 +39,7 @@ type supervisor struct {
 	restarts int
 	lastExit string
 	failed   int  // starts in a row
+	full     bool // the store's file system is, too full for the last worker
 	over     bool // the mount is, whatever became of its store
 	ending   ending
 	upgrade  upgrade
@@ -112,6 +114,7 @@ func (s *supervisor) openLog() (err error) {
 
 // run starts a worker and goes along with it to its end: without an error, if it is the mount's, too.
 func (s *supervisor) run() (replaced bool, err error) {
+	s.full = false
 	w, err := s.start()
 	if err != nil {
 		return false, err
@@ -138,6 +141,9 @@ func (s *supervisor) isOver(end error) (over bool, err error) {
 	}
 	if s.failed++; s.session.Answered() || blamed > 0 { // requests are blamed so often at most, and answered then
 		s.failed = 0
+	}
+	if s.full && s.ending < askedTwice {
+		s.failed = min(s.failed, len(startPauses))
 	}
 	s.lastExit = howEnded(end, blamed)
 	if s.failed > len(startPauses) {

@@ -142,6 +142,51 @@ func TestFailedStarts(t *testing.T) {
 	require.FileExists(t, path)
 }
 
+// A disk on which others have taken the last byte, what the store holds for itself, too: guests wait until somebody makes room.
+func TestNoRoomToStart(t *testing.T) {
+	t.Setenv(diesAtStart, "")
+	disk := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=384m"))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(disk, 0)) })
+	store, point := filepath.Join(disk, "store"), t.TempDir()
+	mount(t, store, point)
+	f, err := os.OpenFile(filepath.Join(newVM(t, point, "web", "hello"), "root.img"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte("J"), 0)
+	require.NoError(t, err)
+	p, ballast := statusOf(t, point), filepath.Join(store, "ballast")
+	require.Eventually(t, func() bool {
+		st, err := os.Stat(ballast)
+		return err == nil && st.Size() > 0
+	}, patience, 10*time.Millisecond)
+	fillUp(t, filepath.Join(disk, "others"))
+	require.NoError(t, os.Truncate(ballast, 0))
+	fillUp(t, filepath.Join(disk, "others too"))
+
+	require.NoError(t, unix.Kill(p.Worker, unix.SIGKILL))
+	workers := map[int]bool{0: true, p.Worker: true}
+	require.Eventually(t, func() bool {
+		workers[childOf(p.Supervisor)] = true
+		return len(workers) > 10
+	}, patience, time.Millisecond)
+	require.NoError(t, os.Remove(filepath.Join(disk, "others")))
+	require.Equal(t, "Jello", start(t, f.Name(), 5))
+	require.Equal(t, p.Supervisor, statusOf(t, point).Supervisor)
+}
+
+// fillUp writes a file until its file system has no room left.
+func fillUp(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 1<<20))
+	}
+	require.ErrorIs(t, err, unix.ENOSPC)
+}
+
 // A store that is away when the supervisor gives up has the event when it is back.
 func TestGaveUpWhileTheStoreWasAway(t *testing.T) {
 	store := filepath.Join(t.TempDir(), "store")

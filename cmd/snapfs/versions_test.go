@@ -24,7 +24,7 @@ const (
 	hangsAtOnce    programVersion = "hangs as supervisor "
 )
 
-// diesAtStart names a file of so many bytes as workers are to die when they start.
+// diesAtStart names a file of so many bytes as workers are to die when they start; others follow at once, also if there is none.
 const diesAtStart = "SNAPFS_TEST_DIES"
 
 // guardsFor is how long guards wait, if it is set.
@@ -57,7 +57,7 @@ func beAsBuilt() {
 	case diesAtRequests:
 		requestFault = func([]byte) { panic("a request") }
 	}
-	if path := os.Getenv(diesAtStart); path != "" {
+	if path, set := os.LookupEnv(diesAtStart); set {
 		startPauses = []time.Duration{1, 2, 3, 4}
 		if st, err := os.Stat(path); isWorker && err == nil && st.Size() > 0 {
 			_ = os.Truncate(path, st.Size()-1)

@@ -88,6 +88,9 @@ func (a *app) work(ctx context.Context, spec mountSpec, w *supervised) error {
 	w.stored = w.stored && spec.foreground
 	err := a.serve(ctx, cancel, spec, log, w)
 	if err != nil && !w.alone.Load() {
+		if layer.Errno(err) == unix.ENOSPC {
+			w.say(saidFull)
+		}
 		w.say(oneLine(err.Error()))
 		return errSaid
 	}
