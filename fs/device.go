@@ -91,10 +91,16 @@ func (d device) readWaiting(p []byte) (int, error) {
 
 // answer sends an answer that is complete but for its header, for which it has room.
 func (d device) answer(unique uint64, status fuse.Status, p []byte) {
-	binary.NativeEndian.PutUint32(p, uint32(len(p)))
-	binary.NativeEndian.PutUint32(p[4:], uint32(-status))
-	binary.NativeEndian.PutUint64(p[8:], unique)
+	fillHeader(p, unique, status, len(p))
 	d.send(p)
+}
+
+// send writes one whole answer.
+func (d device) send(p []byte) {
+	for again := true; again; {
+		_, err := unix.Write(d.fd, p)
+		again = d.sent(len(p), err)
+	}
 }
 
 // answerStatus sends an answer without data.
@@ -109,22 +115,37 @@ func (d device) answerWrite(p *[writeAnswer]byte, unique uint64, n uint32) {
 	d.answer(unique, fuse.OK, p[:])
 }
 
-// send writes one whole answer.
-func (d device) send(p []byte) {
-	for {
-		_, err := unix.Write(d.fd, p)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == nil:
-			d.session.SetAnswered()
-			return
-		case err == unix.ENOENT, gone(err): // ENOENT: its caller was killed meanwhile
-			return
-		}
-		d.logf("answer of %d bytes: %v", len(p), err)
-		return
+// answerFrom answers a READ with data from where they lie.
+func (d device) answerFrom(unique uint64, data []byte) {
+	var header [outHeader]byte
+	n := outHeader + len(data)
+	fillHeader(header[:], unique, fuse.OK, n)
+	parts := [2]unix.Iovec{{Base: &header[0], Len: uint64(outHeader)}, {Base: &data[0], Len: uint64(len(data))}}
+	for again := true; again; {
+		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(d.fd), uintptr(unsafe.Pointer(&parts)), uintptr(len(parts)))
+		again = d.sent(n, errno)
 	}
+}
+
+// fillHeader writes the header of an answer of n bytes, with it.
+func fillHeader(p []byte, unique uint64, status fuse.Status, n int) {
+	binary.NativeEndian.PutUint32(p, uint32(n))
+	binary.NativeEndian.PutUint32(p[4:], uint32(-status))
+	binary.NativeEndian.PutUint64(p[8:], unique)
+}
+
+// sent follows an answer of n bytes, of which err came, and says whether it has to be sent again.
+func (d device) sent(n int, err error) (again bool) {
+	switch {
+	case err == unix.EINTR:
+		return true
+	case err == nil, err == syscall.Errno(0):
+		d.session.SetAnswered()
+	case err == unix.ENOENT, gone(err): // ENOENT: its caller was killed meanwhile
+	default:
+		d.logf("answer of %d bytes: %v", n, err)
+	}
+	return false
 }
 
 // gone says that the session is over: unmounted, or aborted by hand.

@@ -82,8 +82,8 @@ func (s *server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 }
 
-// read fills p from in.Offset on. Without wait it may return layer.ErrWait, and nothing is done.
-func (s *server) read(in *fuse.ReadIn, p []byte, wait bool) (int, error) {
+// read fills p from in.Offset on.
+func (s *server) read(in *fuse.ReadIn, p []byte) (int, error) {
 	if in.Offset > math.MaxInt64 {
 		return 0, errRange
 	}
@@ -93,25 +93,41 @@ func (s *server) read(in *fuse.ReadIn, p []byte, wait bool) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		return f.Read(p, int64(in.Offset), wait)
+		return f.Read(p, int64(in.Offset))
 	case kindView:
 		view, err := s.store.ViewByID(n.layerID())
 		if err != nil {
 			return 0, err
 		}
-		return view.Read(p, int64(in.Offset), wait)
+		return view.Read(p, int64(in.Offset))
 	case kindControl:
-		if !wait {
-			return 0, layer.ErrWait
-		}
 		return s.readControl(n, in, p)
 	case kindMemory, kindAbout:
-		if !wait {
-			return 0, layer.ErrWait // something may have to be unpacked or asked for
-		}
 		return s.readBeside(n, in, p)
 	}
 	return 0, errDirectory
+}
+
+// tryRead is read that returns layer.ErrWait rather than wait. Either data lies in p, or it is lent.
+func (s *server) tryRead(in *fuse.ReadIn, p []byte) (data []byte, lent layer.Loan, err error) {
+	if in.Offset > math.MaxInt64 {
+		return nil, lent, errRange
+	}
+	switch n := node(in.NodeId); n.kind() {
+	case kindFile:
+		f, err := s.store.FileByID(n.fileID())
+		if err != nil {
+			return nil, lent, err
+		}
+		return f.TryRead(p, int64(in.Offset))
+	case kindView:
+		view, err := s.store.ViewByID(n.layerID())
+		if err != nil {
+			return nil, lent, err
+		}
+		return view.TryRead(p, int64(in.Offset))
+	}
+	return nil, lent, layer.ErrWait
 }
 
 // write writes all of p at in.Offset. Without wait it may return layer.ErrWait, and nothing is done.

@@ -115,7 +115,7 @@ func TestDurableWrites(t *testing.T) {
 		disk, err := vm.Lookup("disk")
 		require.NoError(t, err)
 		got := make([]byte, 20_000)
-		n, err := disk.Read(got, 0, true)
+		n, err := disk.Read(got, 0)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(want, got[5000:n]))
 		require.NoError(t, store.Close())

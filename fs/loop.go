@@ -181,11 +181,14 @@ func (l *loop) read(r *request) {
 		return
 	}
 	size := min(in.Size, maxIO)
-	n, err := l.s.files.read(&in, l.buf.data()[:size], false)
-	switch err {
-	case nil:
-		r.dev.answer(in.Unique, fuse.OK, l.buf.answer(n))
-	case layer.ErrWait:
+	data, lent, err := l.s.files.tryRead(&in, l.buf.data()[:size])
+	switch {
+	case lent.Any():
+		r.dev.answerFrom(in.Unique, data)
+		lent.GiveBack()
+	case err == nil:
+		r.dev.answer(in.Unique, fuse.OK, l.buf.answer(len(data)))
+	case err == layer.ErrWait:
 		l.s.readLater(r.dev, in)
 	default:
 		l.s.failLater(r.dev, &in.InHeader, "read", err)

@@ -267,7 +267,7 @@ func (r *relay) readInTurn(n node, fh uint64) (text string) {
 func (r *relay) read(n node, fh, id uint64, size int) string {
 	r.Helper()
 	p := make([]byte, size)
-	read, err := r.now.read(&fuse.ReadIn{InHeader: fuse.InHeader{Unique: id, NodeId: uint64(n)}, Fh: fh}, p, true)
+	read, err := r.now.read(&fuse.ReadIn{InHeader: fuse.InHeader{Unique: id, NodeId: uint64(n)}, Fh: fh}, p)
 	require.NoError(r, err)
 	return string(p[:read])
 }

@@ -97,7 +97,7 @@ func (s *Session) serveRead(d device, in *fuse.ReadIn) {
 // readInto reads, and answers with it; p has room for the answer's header and all that is asked for.
 func (s *Session) readInto(d device, in *fuse.ReadIn, p []byte) {
 	end := s.relief.begin()
-	n, err := s.files.read(in, p[outHeader:], true)
+	n, err := s.files.read(in, p[outHeader:])
 	end()
 	if err != nil {
 		d.answerStatus(in.Unique, s.files.result(node(in.NodeId), "read", err))

@@ -47,7 +47,7 @@ func TestClonesOutliveTheirOrigin(t *testing.T) {
 		f, err := c.Lookup("root.img")
 		require.NoError(t, err)
 		data := make([]byte, len(want))
-		_, err = f.Read(data, 0, true)
+		_, err = f.Read(data, 0)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(want[1:], data[1:]))
 		_, err = c.CreateSnapshot(CreateOptions{Name: "own"})

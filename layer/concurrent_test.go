@@ -68,7 +68,7 @@ func (s *stamped) read(first, n int) error {
 		least[i] = s.done[first+i].Load()
 	}
 	p := make([]byte, n*sector)
-	if _, err := waitFor(s.file.Read, p, int64(first)*sector); err != nil {
+	if _, err := tryOrWait(s.file, p, int64(first)*sector); err != nil {
 		return err
 	}
 	for i := range least {
@@ -76,7 +76,7 @@ func (s *stamped) read(first, n int) error {
 		one := p[i*sector : (i+1)*sector]
 		count, err := stampOf(one, first+i)
 		for tries := 0; err != nil && tries < 100; tries++ {
-			if _, failed := waitFor(s.file.Read, one, int64(first+i)*sector); failed != nil {
+			if _, failed := tryOrWait(s.file, one, int64(first+i)*sector); failed != nil {
 				return failed
 			}
 			count, err = stampOf(one, first+i)
@@ -166,7 +166,7 @@ func TestConcurrentWritersAndSnapshots(t *testing.T) {
 	for i, f := range files {
 		f.file = fileNamed(t, vmNamed(t, s, "web"), fmt.Sprintf("disk%d", i))
 		require.NoError(t, f.read(0, sectors))
-		observe(t, f.file.Read, f.file.FindExtent, f.file.Attr())
+		observe(t, f.file, f.file.FindExtent, f.file.Attr())
 	}
 	require.NoError(t, s.Close())
 	requireSound(t, s.dir)
@@ -219,10 +219,10 @@ func sameTwice(w *View) error {
 	}
 	defer w.Close(viewHandle)
 	first, second := make([]byte, w.Attr().Size), make([]byte, w.Attr().Size)
-	if _, err := w.Read(first, 0, true); err != nil {
+	if _, err := w.Read(first, 0); err != nil {
 		return err
 	}
-	if _, err := w.Read(second, 0, true); err != nil {
+	if _, err := w.Read(second, 0); err != nil {
 		return err
 	}
 	for i := range w.Attr().Size / sector {
@@ -262,7 +262,7 @@ func TestConcurrentEverything(t *testing.T) {
 		c.run(rounds, func(r *rand.Rand, _ int) error {
 			off, n := anywhere(r)
 			p := make([]byte, n)
-			got, err := waitFor(f.Read, p, off)
+			got, err := tryOrWait(f, p, off)
 			if err != nil {
 				return fmt.Errorf("read: %w", err)
 			}
@@ -320,11 +320,11 @@ func TestConcurrentEverything(t *testing.T) {
 	f.awaitVoid()
 	flush(t, f)
 	settle(t, s)
-	before := observe(t, f.Read, f.FindExtent, f.Attr())
+	before := observe(t, f, f.FindExtent, f.Attr())
 	f.Close(1)
 	s = reopen(t, s)
 	f = fileNamed(t, vmNamed(t, s, "web"), "disk")
-	requireState(t, before, observe(t, f.Read, f.FindExtent, f.Attr()), "the disk")
+	requireState(t, before, observe(t, f, f.FindExtent, f.Attr()), "the disk")
 	settle(t, s)
 	require.Zero(t, s.Stats().ReclaimBytes)
 	require.NoError(t, s.Close())

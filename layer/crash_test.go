@@ -184,7 +184,7 @@ func (p *promised) verify(t *testing.T) {
 	p.verifyFiles(t, v)
 	for _, e := range v.Files() {
 		e.File.awaitVoid()
-		observe(t, e.File.Read, e.File.FindExtent, e.File.Attr())
+		observe(t, e.File, e.File.FindExtent, e.File.Attr())
 	}
 }
 

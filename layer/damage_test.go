@@ -18,9 +18,9 @@ import (
 func readable(t *testing.T, s *Store) map[string][]byte {
 	t.Helper()
 	found := make(map[string][]byte)
-	add := func(name string, size int64, read func([]byte, int64, bool) (int, error)) {
+	add := func(name string, size int64, from fileReader) {
 		p := make([]byte, size)
-		if _, err := read(p, 0, true); err != nil {
+		if _, err := from.Read(p, 0); err != nil {
 			require.Equal(t, syscall.EIO, Errno(err), "%s: %v", name, err)
 			require.NotContains(t, err.Error(), "\n")
 			p = nil
@@ -29,14 +29,14 @@ func readable(t *testing.T, s *Store) map[string][]byte {
 	}
 	for _, v := range s.VMs() {
 		for _, e := range v.Files() {
-			add(v.Name()+"/"+e.Name, e.File.Attr().Size, e.File.Read)
+			add(v.Name()+"/"+e.Name, e.File.Attr().Size, e.File)
 		}
 		for _, n := range v.Snapshots() {
 			for _, file := range n.Info().Files {
 				w, err := n.View(file.Name)
 				require.NoError(t, err)
 				require.NoError(t, w.Open(viewHandle))
-				add(v.Name()+"@"+n.Name()+"/"+file.Name, file.Size, w.Read)
+				add(v.Name()+"@"+n.Name()+"/"+file.Name, file.Size, w)
 				w.Close(viewHandle)
 			}
 		}

@@ -25,11 +25,12 @@ type dataFile struct {
 
 // dataFiles opens and closes the layers' data files, at most limit at once.
 type dataFiles struct {
-	dir    string
-	dirFD  int
-	epochs *epochs
-	limit  int
-	sums   *sums
+	dir     string
+	dirFD   int
+	epochs  *epochs
+	limit   int
+	sums    *sums
+	windows *windows // that show something of them
 
 	mu    sync.Mutex // guards opening, closing and what follows
 	clock []*layer   // the open ones
@@ -116,6 +117,7 @@ func (d *dataFiles) evict() (found bool) {
 	d.extra--
 	d.mu.Unlock()
 
+	d.windows.forget(lay)
 	d.epochs.wait()
 	_ = unix.Close(fd)
 	return true
@@ -177,6 +179,7 @@ func (d *dataFiles) close(lay *layer) {
 	d.remove(lay)
 	d.mu.Unlock()
 	if fd != 0 {
+		d.windows.forget(lay)
 		d.epochs.wait()
 		_ = unix.Close(int(fd - 1))
 	}
@@ -221,6 +224,9 @@ func (d *dataFiles) count() int {
 }
 
 func (d *dataFiles) closeAll() {
+	if d.windows != nil {
+		d.windows.close()
+	}
 	d.mu.Lock()
 	open := append([]*layer(nil), d.clock...)
 	d.mu.Unlock()

@@ -82,7 +82,7 @@ func TestLostDataIsAnError(t *testing.T) {
 			require.NoError(t, err)
 			require.NotEmpty(t, report.Findings)
 			s = openStore(t, s.dir, Options{})
-			_, err = fileNamed(t, vmNamed(t, s, "web"), "root").Read(make([]byte, blockSize), 2*blockSize, true)
+			_, err = fileNamed(t, vmNamed(t, s, "web"), "root").Read(make([]byte, blockSize), 2*blockSize)
 			require.Equal(t, syscall.EIO, Errno(err), "%v", err)
 		})
 	}

@@ -36,5 +36,7 @@
 //	Session, ring  the open table, and a VM's session log
 //	journal        what of it is in use; head.written, too, is taken alone
 //
+//	windows        what is mapped; held while epochs are waited for
+//
 // Reads take none of them. They publish an epoch, and whoever frees what they might be reading waits for it.
 package layer

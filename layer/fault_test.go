@@ -215,7 +215,7 @@ func faultSteps() []faultStep {
 		{name: "backup", do: func(w *faultWorld) error { return w.store.backUp(time.Now()) }},
 		onVM("rename file", "web", func(v *VM) error { return v.Rename("data", "disk", 0) }),
 		{name: "remount", do: remount},
-		onFile("read", "root", func(f *File) error { _, err := f.Read(make([]byte, 20*blockSize), 0, true); return err }),
+		onFile("read", "root", func(f *File) error { _, err := f.Read(make([]byte, 20*blockSize), 0); return err }),
 		onVM("preview", "web", func(v *VM) error { _, err := v.Preview(PreviewOptions{Name: "a"}); return err }),
 		writeStep("root", 4, 1, 2),
 		onVM("undo", "web", func(v *VM) error { _, err := v.Undo(false); return err }),

@@ -52,6 +52,7 @@ type fileState struct {
 // chainMap is a map with the layers of its chain that have something the index does not know yet, newest first.
 type chainMap struct {
 	*blockmap.Map
+	number  uint64 // of all there have been
 	unsaved atomic.Pointer[[]*layer]
 }
 
@@ -77,7 +78,7 @@ func newFile(v *VM, id FileID, r fileRecord) *File {
 
 // newMap makes the map of the chain that ends with top; unsaved are its layers that may be written or sealed.
 func (s *Store) newMap(top *layer, unsaved ...*layer) *chainMap {
-	m := &chainMap{}
+	m := &chainMap{number: s.maps.Add(1)}
 	m.unsaved.Store(&unsaved)
 	m.Map = s.cache.NewMap(s.tree.chain(top), m.overlay)
 	return m

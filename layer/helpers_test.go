@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		}
 	}
 	retryEvery = 5 * time.Millisecond
+	oneInWished, windowsLooked = 1, 5*time.Millisecond
 	os.Exit(m.Run())
 }
 
@@ -166,7 +167,7 @@ func drop(t tester, v *VM, names ...string) {
 // content reads a whole file.
 func content(t tester, f *File) []byte {
 	t.Helper()
-	return readAll(t, f.Read, f.Attr().Size)
+	return readAll(t, f, f.Attr().Size)
 }
 
 // viewed reads a whole file of a snapshot.
@@ -178,18 +179,34 @@ func viewed(t tester, v *VM, snapshot, file string) []byte {
 	require.NoError(t, err)
 	require.NoError(t, w.Open(viewHandle))
 	defer w.Close(viewHandle)
-	return readAll(t, w.Read, w.Attr().Size)
+	return readAll(t, w, w.Attr().Size)
 }
 
 const viewHandle = Handle(1 << 62)
 
-func readAll(t tester, read func([]byte, int64, bool) (int, error), size int64) []byte {
+// fileReader is a file, as it is or as a snapshot has it.
+type fileReader interface {
+	Read([]byte, int64) (int, error)
+	TryRead([]byte, int64) ([]byte, Loan, error)
+}
+
+// tryOrWait reads as a mount does: what is at hand, or else the disk is waited for.
+func tryOrWait(f fileReader, p []byte, off int64) (int, error) {
+	data, lent, err := f.TryRead(p, off)
+	if err == ErrWait {
+		return f.Read(p, off)
+	}
+	if lent.Any() {
+		copy(p, data)
+		lent.GiveBack()
+	}
+	return len(data), err
+}
+
+func readAll(t tester, from fileReader, size int64) []byte {
 	t.Helper()
 	p := make([]byte, size+1) // asks for more than there is
-	n, err := read(p, 0, false)
-	if err == ErrWait {
-		n, err = read(p, 0, true)
-	}
+	n, err := tryOrWait(from, p, 0)
 	require.NoError(t, err)
 	require.Equal(t, size, int64(n), "a read is short at the end only")
 	return p[:n]

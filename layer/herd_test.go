@@ -97,7 +97,7 @@ func (k *keeper) step(r *rand.Rand, _ int) error {
 
 func (k *keeper) compare() error {
 	p := make([]byte, len(k.data))
-	if _, err := waitFor(k.file.Read, p, 0); err != nil {
+	if _, err := tryOrWait(k.file, p, 0); err != nil {
 		return err
 	}
 	for i := range herdBlocks {

@@ -181,7 +181,7 @@ func TestRepairKeepsWhatTheJournalHas(t *testing.T) {
 	s := openStore(t, dir, Options{})
 	f := fileNamed(t, vmNamed(t, s, "web"), "root")
 	p := make([]byte, 39*blockSize)
-	_, err = f.Read(p, blockSize, true)
+	_, err = f.Read(p, blockSize)
 	require.NoError(t, err)
 	requireSame(t, want[blockSize:], p, "but for the first block")
 }

@@ -58,7 +58,7 @@ func (m *machine) read(t *rapid.T) {
 	_, f := m.file(t)
 	off, n := m.span(t)
 	p := make([]byte, n)
-	got, err := f.file.Read(p, off, true)
+	got, err := f.file.Read(p, off)
 	require.NoError(t, err)
 	start := min(off, f.state.size())
 	requireSame(t, f.state.data[start:min(start+int64(n), f.state.size())], p[:got], f.name)

@@ -137,7 +137,7 @@ func (m *machine) crash(t *rapid.T) {
 	m.restarted(t, m.crashStore(t, m.store))
 	for _, v := range m.vms {
 		for _, f := range v.files {
-			got := observe(t, f.file.Read, f.file.FindExtent, f.file.Attr())
+			got := observe(t, f.file, f.file.FindExtent, f.file.Attr())
 			require.Equal(t, f.state.mode, got.mode)
 			f.adopt(t, got)
 		}
@@ -194,7 +194,7 @@ func (m *machine) compareFiles(t *rapid.T) {
 		for _, f := range v.all() {
 			f.file.awaitVoid()
 			require.Equal(t, f.name, f.file.Name())
-			requireState(t, f.state, observe(t, f.file.Read, f.file.FindExtent, f.file.Attr()), "%s/%s", v.name, f.name)
+			requireState(t, f.state, observe(t, f.file, f.file.FindExtent, f.file.Attr()), "%s/%s", v.name, f.name)
 		}
 	}
 }
@@ -237,7 +237,7 @@ func compareSnapshot(t tester, v *modelVM, want *modelSnapshot, n *Snapshot) {
 		require.Equal(t, e.attr.Mtime, a.Mtime)
 		require.NoError(t, w.Open(viewHandle))
 		e.state.mode &^= 0o222
-		requireState(t, e.state, observe(t, w.Read, w.FindExtent, a), "%s@%s/%s", v.name, want.name, w.Name())
+		requireState(t, e.state, observe(t, w, w.FindExtent, a), "%s@%s/%s", v.name, want.name, w.Name())
 		w.Close(viewHandle)
 	}
 }

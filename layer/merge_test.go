@@ -31,11 +31,9 @@ func TestRevertsLeaveOneLineage(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	read := func(r interface {
-		Read([]byte, int64, bool) (int, error)
-	}) []byte {
+	read := func(r fileReader) []byte {
 		data := make([]byte, size)
-		n, err := r.Read(data, 0, true)
+		n, err := r.Read(data, 0)
 		require.NoError(t, err)
 		return data[:n]
 	}

@@ -311,9 +311,9 @@ func (v *modelVM) thin(shown *modelSnapshot) {
 }
 
 // observe reads what a file of a store shows.
-func observe(t tester, read func([]byte, int64, bool) (int, error), find func(int64, bool) (int64, error), a Attr) modelState {
+func observe(t tester, from fileReader, find func(int64, bool) (int64, error), a Attr) modelState {
 	t.Helper()
-	got := modelState{data: readAll(t, read, a.Size), held: make([]bool, (a.Size+blockSize-1)/blockSize), mode: a.Mode}
+	got := modelState{data: readAll(t, from, a.Size), held: make([]bool, (a.Size+blockSize-1)/blockSize), mode: a.Mode}
 	for off := int64(0); ; {
 		start, err := find(off, false)
 		if Errno(err) == syscall.ENXIO {

@@ -23,7 +23,7 @@ func previewDisk(t *testing.T, s *Store) (v *VM, set func(*VM, byte), get func(*
 		f, err := v.Lookup("root.img")
 		require.NoError(t, err)
 		var p [1]byte
-		_, err = f.Read(p[:], 0, true)
+		_, err = f.Read(p[:], 0)
 		require.NoError(t, err)
 		return p[0]
 	}

@@ -12,38 +12,75 @@ import (
 )
 
 // Read fills p from off, and returns how many bytes it read: fewer than asked only at the file's end, none past it.
-// With wait=false it returns ErrWait rather than wait for the disk.
-func (f *File) Read(p []byte, off int64, wait bool) (int, error) {
-	if wait {
-		f.vm.turns.take()
-		defer f.vm.turns.giveBack()
-	}
+func (f *File) Read(p []byte, off int64) (int, error) {
+	f.vm.turns.take()
+	defer f.vm.turns.giveBack()
 	for {
 		st := f.state.Load()
-		n, err := f.vm.store.read(st.chain.Map, f.size.Load(), p, off, wait)
-		if err == nil || err == ErrWait || f.state.Load() == st {
+		n, err := f.vm.store.read(st.chain.Map, f.size.Load(), p, off)
+		if err == nil || f.state.Load() == st {
 			return n, err
 		}
 		// A revert took the map away meanwhile: read what it brought.
 	}
 }
 
-func (s *Store) read(m *blockmap.Map, size int64, p []byte, off int64, wait bool) (int, error) {
+// TryRead is Read that returns ErrWait rather than wait for the disk. What it read is in p, or, if anything is lent, in memory
+// that is good until the loan is given back.
+func (f *File) TryRead(p []byte, off int64) (data []byte, lent Loan, err error) {
+	for {
+		st := f.state.Load()
+		data, lent, err = f.vm.store.tryRead(st.chain, f.size.Load(), p, off)
+		if err == nil || err == ErrWait || f.state.Load() == st {
+			return data, lent, err
+		}
+	}
+}
+
+// Loan is memory of the store's that somebody looks at. Nothing that lies there is freed before it is given back. The zero Loan is
+// none.
+type Loan struct {
+	epochs *epochs
+	slot   int
+}
+
+// Any says whether there is something to give back.
+func (l Loan) Any() bool { return l.epochs != nil }
+
+// GiveBack ends the loan.
+func (l Loan) GiveBack() { l.epochs.leave(l.slot) }
+
+// within cuts p, which is to be read at off, at a file's end.
+func within(p []byte, off, size int64) ([]byte, error) {
 	if off < 0 {
-		return 0, Errorf(syscall.EINVAL, "read at %d", off)
+		return nil, Errorf(syscall.EINVAL, "read at %d", off)
 	}
-	if off >= size {
-		return 0, nil
-	}
-	if int64(len(p)) > size-off {
-		p = p[:size-off]
+	return p[:min(int64(len(p)), max(0, size-off))], nil
+}
+
+func (s *Store) read(m *blockmap.Map, size int64, p []byte, off int64) (int, error) {
+	p, err := within(p, off, size)
+	if err != nil {
+		return 0, err
 	}
 	slot := s.epochs.enter()
 	defer s.epochs.leave(slot)
-	return len(p), s.readChain(m, p, off, wait)
+	return len(p), s.readChain(m, p, off, true)
 }
 
-// readChain fills p, which lies within the file, in an epoch.
+func (s *Store) tryRead(chain *chainMap, size int64, p []byte, off int64) (data []byte, lent Loan, err error) {
+	if p, err = within(p, off, size); err != nil || len(p) == 0 {
+		return nil, Loan{}, err
+	}
+	loan := Loan{&s.epochs, s.epochs.enter()}
+	if data = s.data.windows.find(chain, off, len(p)); data != nil {
+		return data, loan, nil
+	}
+	defer loan.GiveBack()
+	return p, Loan{}, s.readChain(chain.Map, p, off, false)
+}
+
+// readChain fills p, which lies within the file, in an epoch. Without wait it returns ErrWait rather than wait for the disk.
 func (s *Store) readChain(m *blockmap.Map, p []byte, off int64, wait bool) error {
 	for len(p) > 0 {
 		owner, n, err := run(m, off, len(p), wait)

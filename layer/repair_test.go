@@ -170,7 +170,7 @@ func readBlockwise(t *testing.T, s *Store, object string) (blocks [][]byte) {
 	dir, name, _ := strings.Cut(object, "/")
 	vm, snap, viewed := strings.Cut(dir, "@")
 	v := vmNamed(t, s, vm)
-	var read func([]byte, int64, bool) (int, error)
+	var from fileReader
 	var size int64
 	if viewed {
 		n, err := v.Snapshot(snap)
@@ -179,14 +179,14 @@ func readBlockwise(t *testing.T, s *Store, object string) (blocks [][]byte) {
 		require.NoError(t, err)
 		require.NoError(t, w.Open(viewHandle))
 		defer w.Close(viewHandle)
-		read, size = w.Read, w.Attr().Size
+		from, size = w, w.Attr().Size
 	} else {
 		f := fileNamed(t, v, name)
-		read, size = f.Read, f.Attr().Size
+		from, size = f, f.Attr().Size
 	}
 	for off := int64(0); off < size; off += blockSize {
 		p := make([]byte, blockSize)
-		n, err := read(p, off, true)
+		n, err := from.Read(p, off)
 		if err != nil {
 			require.Equal(t, syscall.EIO, Errno(err))
 			p = nil

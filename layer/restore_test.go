@@ -116,7 +116,7 @@ func TestRestoreOfAHeadThatLostBlocks(t *testing.T) {
 	require.Contains(t, report.Lost[0].Text, "8.0KiB: bytes 4096-12287;")
 	f = fileNamed(t, vmNamed(t, s, "web"), "root")
 	read := func() error {
-		_, err := f.Read(make([]byte, blockSize), 2*blockSize, true)
+		_, err := f.Read(make([]byte, blockSize), 2*blockSize)
 		return err
 	}
 	require.Equal(t, syscall.EIO, Errno(read()))
@@ -150,10 +150,10 @@ func TestRestoreOfASnapshotThatWasDeleted(t *testing.T) {
 	w, err := n.View("root")
 	require.NoError(t, err)
 	require.NoError(t, w.Open(viewHandle))
-	_, err = w.Read(make([]byte, blockSize), 5*blockSize, true)
+	_, err = w.Read(make([]byte, blockSize), 5*blockSize)
 	require.Equal(t, syscall.EIO, Errno(err))
 	p := make([]byte, 2*blockSize)
-	_, err = w.Read(p, 6*blockSize, true)
+	_, err = w.Read(p, 6*blockSize)
 	require.NoError(t, err)
 	requireSame(t, blocksOf(1, 8)[6*blockSize:], p, "what nobody punched")
 	w.Close(viewHandle)

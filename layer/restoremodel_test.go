@@ -163,7 +163,7 @@ func compareRestored(t tester, s *Store, m *machine, known []backedUpSnapshot) (
 			require.NoError(t, w.Open(viewHandle))
 			for i := range int64(len(state.held)) {
 				p := make([]byte, blockSize)
-				got, err := w.Read(p, i*blockSize, true)
+				got, err := w.Read(p, i*blockSize)
 				if err != nil {
 					require.Equal(t, syscall.EIO, Errno(err))
 					mine++

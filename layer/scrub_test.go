@@ -114,17 +114,17 @@ func TestVerify(t *testing.T) {
 	requireSame(t, now, content(t, f), "the file")
 	for _, at := range []int64{1000*blockSize + 5, 1050*blockSize - 1, 1599*blockSize + 4000, 1599 * blockSize} {
 		p := make([]byte, 77)
-		n, err := f.Read(p, at, true)
+		n, err := f.Read(p, at)
 		require.NoError(t, err)
 		requireSame(t, now[at:at+int64(n)], p[:n], "a part from %d", at)
 	}
 	flip(t, filepath.Join(layersDir(s), fileName(lower.id)), 1200*blockSize+1)
-	_, err := f.Read(make([]byte, 4), 1200*blockSize+100, true)
+	_, err := f.Read(make([]byte, 4), 1200*blockSize+100)
 	require.ErrorIs(t, err, unix.EIO)
 	require.ErrorContains(t, err, "block 1200 ")
-	_, err = f.Read(make([]byte, blockSize), 1199*blockSize, true)
+	_, err = f.Read(make([]byte, blockSize), 1199*blockSize)
 	require.NoError(t, err)
-	_, err = f.Read(make([]byte, blockSize), 1100*blockSize, true)
+	_, err = f.Read(make([]byte, blockSize), 1100*blockSize)
 	require.NoError(t, err, "the head's own")
 	_, err = f.Write(make([]byte, 10), 1200*blockSize+3, true)
 	require.ErrorIs(t, err, unix.EIO, "copying it up would make the damage look whole")
@@ -172,7 +172,7 @@ func TestRetiredLayersAreSummed(t *testing.T) {
 			require.ElementsMatch(t, []string{"web@t/root", "web/root", "copy/root"}, report.Findings[0].Readers)
 			require.Contains(t, report.Findings[0].Text, "; also read by ")
 			for _, f := range []*File{f, fileNamed(t, clone, "root")} {
-				_, err = f.Read(make([]byte, blockSize), 1200*blockSize, true)
+				_, err = f.Read(make([]byte, blockSize), 1200*blockSize)
 				require.ErrorIs(t, err, unix.EIO)
 			}
 

@@ -34,7 +34,7 @@ func TestShortDataFile(t *testing.T) {
 		write(t, f, blocksOf(2, 1), (2*blocks-1)*blockSize) // makes the file long again
 		for i := range int64(blocks) {
 			got := make([]byte, blockSize)
-			_, err := f.Read(got, i*blockSize, true)
+			_, err := f.Read(got, i*blockSize)
 			if (i+1)*blockSize > size {
 				require.Error(t, err, "block %d", i)
 			} else {

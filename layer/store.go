@@ -57,7 +57,8 @@ type Store struct {
 	scrubbed  atomic.Pointer[scrubbed] // the one under way
 	unsaved   atomic.Bool              // a backup of the index is due, and there is no room for it
 
-	chains sync.RWMutex // shared while a chain is made and put to use, exclusive while all in use are made anew
+	chains sync.RWMutex  // shared while a chain is made and put to use, exclusive while all in use are made anew
+	maps   atomic.Uint64 // that there have been
 
 	heldBytes paced[map[*VM]int64]
 	measuring sync.Mutex // held by who finds out what snapshots use
@@ -102,6 +103,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	s.work.start(s.keepBackups)
 	s.work.start(s.sampleGrowth)
 	s.work.start(s.images.run)
+	s.work.start(func() { s.data.windows.tend(s.stop) })
 	return s, nil
 }
 
@@ -158,6 +160,7 @@ func (s *Store) openParts() (err error) {
 	if s.data, err = openDataFiles(filepath.Join(s.dir, layersName), s.opts.MaxOpenFiles, &s.epochs); err != nil {
 		return err
 	}
+	s.data.windows = newWindows(s)
 	if s.data.sums, err = openSums(s.dir); err != nil {
 		return err
 	}

@@ -130,16 +130,31 @@ func (w *View) Close(h Handle) {
 }
 
 // Read is File.Read for what the snapshot shows. EBADF if the file is not open.
-func (w *View) Read(p []byte, off int64, wait bool) (int, error) {
+func (w *View) Read(p []byte, off int64) (int, error) {
+	chain, err := w.openChain()
+	if err != nil {
+		return 0, err
+	}
+	w.snap.vm.turns.take()
+	defer w.snap.vm.turns.giveBack()
+	return w.snap.vm.store.read(chain.Map, w.entry.Size, p, off)
+}
+
+// TryRead is File.TryRead likewise.
+func (w *View) TryRead(p []byte, off int64) (data []byte, lent Loan, err error) {
+	chain, err := w.openChain()
+	if err != nil {
+		return nil, Loan{}, err
+	}
+	return w.snap.vm.store.tryRead(chain, w.entry.Size, p, off)
+}
+
+func (w *View) openChain() (*chainMap, error) {
 	chain := w.chain.Load()
 	if chain == nil {
-		return 0, Errorf(syscall.EBADF, "file %q of a snapshot is not open", w.entry.Name)
+		return nil, Errorf(syscall.EBADF, "file %q of a snapshot is not open", w.entry.Name)
 	}
-	if wait {
-		w.snap.vm.turns.take()
-		defer w.snap.vm.turns.giveBack()
-	}
-	return w.snap.vm.store.read(chain.Map, w.entry.Size, p, off, wait)
+	return chain, nil
 }
 
 // inUseLocked says whether a file of the snapshot is open. The caller holds VM.mu.
