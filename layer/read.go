@@ -77,7 +77,10 @@ func (s *Store) tryRead(chain *chainMap, size int64, p []byte, off int64) (data 
 		return data, loan, nil
 	}
 	defer loan.GiveBack()
-	return p, Loan{}, s.readChain(chain.Map, p, off, false)
+	if err = s.readChain(chain.Map, p, off, false); err == nil {
+		s.data.windows.ask(chain, off)
+	}
+	return p, Loan{}, err
 }
 
 // readChain fills p, which lies within the file, in an epoch. Without wait it returns ErrWait rather than wait for the disk.

@@ -39,7 +39,7 @@ const (
 
 // Tests don't have that long.
 var (
-	// oneInWished is how many of the reads that a window would have served ask for one.
+	// oneInWished: of so many reads from the page cache, one asks for a window.
 	oneInWished uint32 = 16
 
 	// windowsLooked is how often windows are looked at. What leaves the page cache in between is waited for by the loop that
@@ -117,11 +117,7 @@ func (w *windows) find(chain *chainMap, off int64, n int) []byte {
 		return nil
 	}
 	v := w.places[w.place(in)].Load()
-	if v == nil || v.wish != in {
-		w.ask(in)
-		return nil
-	}
-	if v.mem == nil {
+	if v == nil || v.wish != in || v.mem == nil {
 		return nil
 	}
 	if !v.used.Load() {
@@ -176,9 +172,13 @@ func touch(p []byte) (sum byte, ok bool) {
 	return sum + p[len(p)-1], true
 }
 
-// ask wishes for a window now and then.
-func (w *windows) ask(of wish) {
-	if rand.Uint32()%oneInWished != 0 {
+// ask wishes for a window now and then, of what was read from the page cache at off.
+func (w *windows) ask(chain *chainMap, off int64) {
+	if rand.Uint32()%oneInWished != 0 || len(w.places) == 0 {
+		return
+	}
+	of := wish{chain, uint64(off) / windowSize}
+	if v := w.places[w.place(of)].Load(); v != nil && v.wish == of {
 		return
 	}
 	select {
