@@ -62,9 +62,9 @@ func TestMissingDataFileOfTheJournal(t *testing.T) {
 	s := openStore(t, dir, Options{})
 	f := fileNamed(t, vmNamed(t, s, "web"), "root")
 	got := make([]byte, 2*blockSize)
-	_, err = f.Read(got, 5*blockSize, true)
+	_, err = f.Read(got, 5*blockSize)
 	require.NoError(t, err)
 	requireSame(t, want[5*blockSize:7*blockSize], got, "from the journal")
-	_, err = f.Read(make([]byte, blockSize), 0, true)
+	_, err = f.Read(make([]byte, blockSize), 0)
 	require.Error(t, err, "it was in the file alone")
 }
