@@ -40,6 +40,8 @@ type storeRecord struct {
 
 	Restored  int64 `json:"restored,omitempty"`  // when the index was last made of a backup, ns since 1970
 	Restoring bool  `json:"restoring,omitempty"` // that is not done yet
+	// Untold is what that went back to, ns since 1970, as long as nobody was told what is gone for it.
+	Untold int64 `json:"untold,omitempty"`
 
 	Journal    string `json:"journal,omitempty"`    // the journal's identity, hex; empty: there is none
 	JournalGap uint64 `json:"journalGap,omitempty"` // that its records before this one are not all there is known

@@ -38,7 +38,8 @@ type Report struct {
 	Repaired  []Finding      `json:"repaired"` // by Repair: what it did. Findings is what stays
 	Lost      []Finding      `json:"lost"`     // by Repair: what is lost, or may be, and is noted nowhere in the store: told this once
 	Unread    bool           `json:"unread"`   // the index can't be read, so nothing else was looked at
-	WentBack  time.Time      `json:"-"`        // by Repair: to a state of the index from then, or later; zero: it did not
+	WentBack  time.Time      `json:"-"`        // to a state of the index from then, or later, by Repair or untold; zero: it did not
+	Untold    bool           `json:"-"`        // Told is to be called when that was told
 	Restored  *RestoreReport `json:"-"`        // by Repair: what the restore that it took came to; nil: it took none
 	Names     []string       `json:"-"`        // VMs, and snapshots as VM@NAME, that the index has
 }
@@ -47,6 +48,7 @@ type Report struct {
 func Check(dir string) (report Report, err error) {
 	err = lookInto(dir, func(o *offline) error {
 		report, err = o.check()
+		o.checkUntold(&report)
 		return err
 	})
 	return report, damageFound(dir, &report, err)

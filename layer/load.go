@@ -154,6 +154,7 @@ func (s *Store) load() error {
 	if err := s.resumeJournal(c, records); err != nil {
 		return err
 	}
+	s.logUntold(c.store)
 	if err := s.logLost(c); err != nil {
 		return err
 	}

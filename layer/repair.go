@@ -24,7 +24,7 @@ import (
 func Repair(dir string) (report Report, err error) {
 	q := &quarantine{store: dir}
 	var done, lost []Finding
-	var wentBack time.Time
+	var wentBack, untold time.Time
 	if isStoreWithout(dir) {
 		if err := errorOf(q.takeLock(&done), repairFormat(dir, q, &done)); err != nil {
 			return report, err
@@ -39,6 +39,7 @@ func Repair(dir string) (report Report, err error) {
 		}
 		if err == nil {
 			report, err = o.check()
+			untold = o.catalog.store.untold()
 		}
 		return err
 	}
@@ -68,6 +69,12 @@ func Repair(dir string) (report Report, err error) {
 		}
 	}
 	err = damageFound(dir, &report, err)
+	if report.Untold = !untold.IsZero(); report.Untold {
+		if restored == nil {
+			lost = append(lost, Finding{Object: indexName, Text: untoldText(untold)})
+		}
+		wentBack = untold
+	}
 	report.Repaired, report.Lost, report.WentBack, report.Restored = done, lost, wentBack, restored
 	return report, err
 }

@@ -10,7 +10,7 @@ package layer
 //	make the counter of commits, if it was lost        crash: the same
 //	put files that it does not know, and the journal,
 //	into quarantine                                    crash: the same
-//	commit that it is done                             crash: it is done
+//	commit that it is done                             crash: it is done, and told by whoever looks next: see untold.go
 
 import (
 	"errors"
@@ -66,6 +66,9 @@ func RestoreIndex(dir string, force bool) (report RestoreReport, err error) {
 	if !force && r.owner.counted && newerBackup(dir) == "" && isSound(dir, r.owner) {
 		if r.owner.foreignCounter || r.owner.foreignFormat {
 			return report, Errorf(unix.EINVAL, "the index of store %s is sound, and %s: `snapfs check %[1]s --repair` makes that anew", dir, r.owner.foreignText())
+		}
+		if at := untoldIn(dir); !at.IsZero() {
+			return report, Errorf(unix.EINVAL, "the index of store %s is sound, and %s: `snapfs check %[1]s --repair` names them", dir, untoldText(at))
 		}
 		return report, Errorf(unix.EINVAL, "the index of store %s is sound: a restore would only take away what was made since the backup of %s; `snapfs restore-index %[1]s --force` does it all the same",
 			dir, backups[0].at.Format(time.RFC3339))

@@ -35,7 +35,7 @@ const (
 // adjust makes an index that was made of a backup of some time fit for the data files of today.
 func (m *mender) adjust(at time.Time) error {
 	steps := []func() error{
-		m.dropPrepared, m.skipIDs, m.dropImages,
+		m.dropPrepared, func() error { return m.skipIDs(at) }, m.dropImages,
 		func() error { return m.adoptHeads(at.Add(-unsure)) },
 	}
 	for _, step := range steps {
@@ -67,8 +67,8 @@ func (m *mender) dropPrepared() error {
 	return nil
 }
 
-// skipIDs has ids given out that nobody can have, and marks the restore as begun.
-func (m *mender) skipIDs() error {
+// skipIDs has ids given out that nobody can have, and marks the restore, to what was at that time, as begun and told to nobody.
+func (m *mender) skipIDs(at time.Time) error {
 	var last uint64
 	for _, dir := range []string{layersName, sumsName, imagesName} {
 		err := m.eachFile(dir, func(name string, _ os.FileInfo) {
@@ -84,6 +84,9 @@ func (m *mender) skipIDs() error {
 		return edit(tx, []byte{tableMeta}, func(r *storeRecord) {
 			r.Next = max(r.Next, last+1) + idsSkipped
 			r.Restored, r.Restoring = time.Now().UnixNano(), true
+			if r.Untold == 0 || at.UnixNano() < r.Untold {
+				r.Untold = at.UnixNano()
+			}
 		})
 	}))
 }

@@ -55,7 +55,7 @@ func (a *app) check(dir string, repair, asJSON bool) error {
 	}
 	report.Findings = append(report.Findings, report.Lost...)
 	if !report.WentBack.IsZero() {
-		gone, err := tellGone(dir, report.WentBack, report.Names)
+		gone, err := findGone(dir, report.WentBack, report.Names, repair)
 		if err != nil {
 			return err
 		}
@@ -72,6 +72,11 @@ func (a *app) check(dir string, repair, asJSON bool) error {
 		}
 	} else {
 		a.showReport(report)
+	}
+	if report.Untold {
+		if err := layer.Told(dir); err != nil {
+			return err
+		}
 	}
 	switch n := len(report.Findings); {
 	case n > 0 && repair:

@@ -12,8 +12,8 @@ import (
 	"github.com/snapfs/snapfs/layer"
 )
 
-// tellGone finds what was made after a moment and is not there any more, and has `log` tell of it.
-func tellGone(dir string, since time.Time, there []string) (gone []layer.Finding, err error) {
+// findGone finds what was made after a moment and is not there any more, and has `log` tell of it, if it is to.
+func findGone(dir string, since time.Time, there []string, log bool) (gone []layer.Finding, err error) {
 	file, past, err := openEvents(filepath.Join(dir, "events"), eventsSize)
 	if err != nil {
 		return nil, fmt.Errorf("the index went back, and what was made since can't be told: %w", err)
@@ -28,7 +28,9 @@ func tellGone(dir string, since time.Time, there []string) (gone []layer.Finding
 		}
 		text := fmt.Sprintf("is gone: it was made at %s, after what the index went back to", m.At.UTC().Format(time.RFC3339))
 		gone = append(gone, layer.Finding{Object: m.Name, Text: text})
-		events.Lost(m, text)
+		if log {
+			events.Lost(m, text)
+		}
 	}
 	return gone, nil
 }

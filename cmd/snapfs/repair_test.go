@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
 )
 
 func TestCheckRepair(t *testing.T) {
@@ -88,6 +90,52 @@ func TestRestoreIndex(t *testing.T) {
 	require.Contains(t, refused(t, "restore-index", missing), "no such file")
 	require.NoError(t, os.RemoveAll(filepath.Join(store, "backup")))
 	require.Contains(t, refused(t, "restore-index", store), "has no backup of its index")
+}
+
+// A restore that was killed once it was done, and had told nobody: what is gone for it is named by the next check, and by the repair that
+// puts it in the log, and the mount in between says that something is.
+func TestRestoreThatWasNotTold(t *testing.T) {
+	store, point := newMount(t)
+	dir := newVM(t, point, "web", "hello")
+	done(t, "create", dir, "one")
+	require.Eventually(t, func() bool {
+		backups, _ := filepath.Glob(filepath.Join(store, "backup", "2*"))
+		return len(backups) == 1
+	}, patience, 50*time.Millisecond)
+	time.Sleep(1100 * time.Millisecond) // the log has whole seconds
+	done(t, "create", dir, "two")
+	done(t, "umount", point)
+	tables, err := filepath.Glob(filepath.Join(store, "index", "*.sst"))
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(tables[0]))
+	_, err = layer.RestoreIndex(store, false) // and the command that asked for it is gone
+	require.NoError(t, err)
+
+	require.Contains(t, refused(t, "restore-index", store), "went back to ")
+	before, err := os.ReadFile(filepath.Join(store, "events"))
+	require.NoError(t, err)
+	for range 2 {
+		code, out, _ := snapfs("check", store)
+		require.Equal(t, exitFailed, code)
+		require.Contains(t, out, "index: went back to ")
+		require.Contains(t, out, "web@two: is gone: it was made at ")
+		require.NotContains(t, out, "web@one: is gone")
+	}
+	after, err := os.ReadFile(filepath.Join(store, "events"))
+	require.NoError(t, err)
+	require.Equal(t, string(before), string(after), "a check writes nothing")
+	mount(t, store, point)
+	require.Contains(t, done(t, "log", point), " index-restored object=index what=\"went back to ")
+	done(t, "umount", point)
+	code, out, _ := snapfs("check", store, "--repair")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, out, "index: went back to ")
+	require.Contains(t, out, "web@two: is gone: it was made at ")
+	done(t, "check", store)
+	mount(t, store, point)
+	require.Contains(t, done(t, "log", dir), " snapshot-lost vm=web snapshot=two")
+	done(t, "umount", point)
+	done(t, "check", store, "--repair")
 }
 
 // A journal that is lost, with its mark, may have taken with it what a guest had flushed: a repair says so once, with all ranges,

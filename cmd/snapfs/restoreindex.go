@@ -51,13 +51,16 @@ func (a *app) restoreIndex(dir string, force bool) error {
 	if err != nil {
 		return err
 	}
-	gone, err := tellGone(dir, report.Taken, report.Names)
+	gone, err := findGone(dir, report.Taken, report.Names, true)
 	if err != nil {
 		return err
 	}
 	report.Lost = append(report.Lost, gone...)
 	a.showRestored(report)
 	if err := keepRestored(dir, report); err != nil {
+		return err
+	}
+	if err := layer.Told(dir); err != nil {
 		return err
 	}
 	if n := len(report.Lost); n > 0 {
