@@ -201,7 +201,7 @@ func TestNamesAreDurable(t *testing.T) {
 
 	// A file that is nobody's is put into quarantine.
 	require.NoError(t, os.WriteFile(filepath.Join(w.dir, layersName, "foreign"), []byte("foreign"), 0o600))
-	_, err := Repair(w.dir)
+	_, err := repairAndTell(w.dir)
 	require.NoError(t, err)
 	n.settled(w.dir)
 	for _, dir := range []string{"store", layersName, sumsName, imagesName, backupName, quarantineName} {

@@ -486,3 +486,21 @@ func requireWhole(t *testing.T, s *Store, whole map[string][][]byte) (lost map[s
 	}
 	return lost
 }
+
+// restoreAndTell is RestoreIndex for somebody who is told what is gone.
+func restoreAndTell(dir string, force bool) (RestoreReport, error) {
+	report, err := RestoreIndex(dir, force)
+	if err == nil {
+		err = Told(dir)
+	}
+	return report, err
+}
+
+// repairAndTell is Repair likewise.
+func repairAndTell(dir string) (Report, error) {
+	report, err := Repair(dir)
+	if err == nil && report.Untold {
+		err = Told(dir)
+	}
+	return report, err
+}

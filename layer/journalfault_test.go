@@ -109,10 +109,10 @@ func TestJournalFlushFailures(t *testing.T) {
 			base, want := crashedJournaled(t)
 			if !withJournal {
 				afterwards(t, base, want, "before")
-				_, err := Repair(base)
+				_, err := repairAndTell(base)
 				require.NoError(t, err)
 				require.NoError(t, os.Remove(filepath.Join(base, journalName)))
-				_, err = Repair(base)
+				_, err = repairAndTell(base)
 				require.NoError(t, err)
 			}
 			eachFailure(t, 10, func(t *testing.T, f *failure) { flushWithFailure(t, f, copied(t, base), want) })

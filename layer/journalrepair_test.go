@@ -199,7 +199,7 @@ func TestRestoreDropsTheJournal(t *testing.T) {
 	copyStore(t, s.dir, dir)
 	copyTree(t, filepath.Join(s.dir, backupName), filepath.Join(dir, backupName))
 	destroyIndex(t, dir)
-	report, err := RestoreIndex(dir, false)
+	report, err := restoreAndTell(dir, false)
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(dir, report.Aside, journalName))
 	again := openStore(t, dir, Options{})

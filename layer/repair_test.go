@@ -21,9 +21,9 @@ import (
 // repaired repairs a closed store twice: the second time there is nothing to do. Check finds what stays, too.
 func repaired(t *testing.T, dir string) Report {
 	t.Helper()
-	first, err := Repair(dir)
+	first, err := repairAndTell(dir)
 	require.NoError(t, err)
-	second, err := Repair(dir)
+	second, err := repairAndTell(dir)
 	require.NoError(t, err)
 	require.Empty(t, second.Repaired)
 	require.Empty(t, second.Lost, "told once")
@@ -312,9 +312,9 @@ func TestRepairOfFormat(t *testing.T) {
 	}
 	dir := sample(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, formatName), []byte(`{"store":"snapfs","version":99}`), 0o600))
-	_, err := Repair(dir)
+	_, err := repairAndTell(dir)
 	require.ErrorContains(t, err, "version 99")
-	_, err = Repair(t.TempDir())
+	_, err = repairAndTell(t.TempDir())
 	require.ErrorIs(t, err, syscall.ENOENT)
 }
 

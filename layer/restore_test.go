@@ -62,7 +62,7 @@ func closeAndRestore(t *testing.T, s *Store) (*Store, RestoreReport) {
 	_, err := Open(s.dir, Options{})
 	require.ErrorIs(t, err, blockmap.ErrDamaged)
 	require.ErrorContains(t, err, "`snapfs restore-index "+s.dir+"`")
-	report, err := RestoreIndex(s.dir, false)
+	report, err := restoreAndTell(s.dir, false)
 	require.NoError(t, err)
 	return openStore(t, s.dir, Options{}), report
 }
@@ -235,7 +235,7 @@ func TestRestoreTakesTheNewestSoundBackup(t *testing.T) {
 
 	require.NoError(t, s.Close())
 	flip(t, backups[2].path, 20)
-	_, err = RestoreIndex(s.dir, true)
+	_, err = restoreAndTell(s.dir, true)
 	require.ErrorContains(t, err, "no sound backup")
 	requireOnlyLosses(t, s.dir) // it is as it was
 }
@@ -258,22 +258,22 @@ func TestRestoreSkipsABackupThatMakesNoSense(t *testing.T) {
 
 func TestRestoreRefuses(t *testing.T) {
 	s, _, _ := backedUpStore(t)
-	_, err := RestoreIndex(s.dir, false)
+	_, err := restoreAndTell(s.dir, false)
 	require.ErrorIs(t, err, syscall.EBUSY)
 	require.ErrorContains(t, err, "in use")
-	_, err = RestoreIndex(t.TempDir(), false)
+	_, err = restoreAndTell(t.TempDir(), false)
 	require.ErrorIs(t, err, syscall.ENOENT)
-	_, err = RestoreIndex(filepath.Join(s.dir, "nothing"), false)
+	_, err = restoreAndTell(filepath.Join(s.dir, "nothing"), false)
 	require.ErrorIs(t, err, syscall.ENOENT)
 	empty := newStore(t, Options{})
 	require.NoError(t, empty.Close())
-	_, err = RestoreIndex(empty.dir, false)
+	_, err = restoreAndTell(empty.dir, false)
 	require.ErrorContains(t, err, "no backup")
 
 	// A backup of another store's index.
 	require.NoError(t, s.Close())
 	copyTree(t, filepath.Join(s.dir, backupName), filepath.Join(empty.dir, backupName))
-	_, err = RestoreIndex(empty.dir, true)
+	_, err = restoreAndTell(empty.dir, true)
 	require.ErrorContains(t, err, "another store")
 	require.Contains(t, findingOf(t, empty.dir, nameOfBackup(t, empty.dir)), "another store")
 }
@@ -284,7 +284,7 @@ func TestRestoreOfASoundIndex(t *testing.T) {
 	snapshot(t, v, "later")
 	require.NoError(t, s.Close())
 	for range 2 {
-		_, err := RestoreIndex(s.dir, false)
+		_, err := restoreAndTell(s.dir, false)
 		require.ErrorIs(t, err, syscall.EINVAL)
 		require.ErrorContains(t, err, "is sound")
 		require.ErrorContains(t, err, "--force")
@@ -295,7 +295,7 @@ func TestRestoreOfASoundIndex(t *testing.T) {
 	_, err := vmNamed(t, s, "web").Snapshot("later")
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
-	_, err = RestoreIndex(s.dir, true)
+	_, err = restoreAndTell(s.dir, true)
 	require.NoError(t, err)
 	s = openStore(t, s.dir, Options{})
 	_, err = vmNamed(t, s, "web").Snapshot("later")
@@ -308,7 +308,7 @@ func TestRestoreOfASoundIndex(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, s.Close())
-	_, err = RestoreIndex(s.dir, false)
+	_, err = restoreAndTell(s.dir, false)
 	require.NoError(t, err)
 }
 
@@ -327,7 +327,7 @@ func TestRestoreUnderAMount(t *testing.T) {
 		abandonWork(s)
 		s.closed = s.release()
 	})
-	_, err := RestoreIndex(s.dir, true)
+	_, err := restoreAndTell(s.dir, true)
 	require.NoError(t, err)
 	o := s.opts
 	o.Session = s.session
@@ -358,7 +358,7 @@ func TestRestoreThatFails(t *testing.T) {
 			}
 			return nil
 		}
-		_, err := RestoreIndex(dir, false)
+		_, err := restoreAndTell(dir, false)
 		fault = nil
 		if i < n {
 			require.NoError(t, err)
@@ -369,7 +369,7 @@ func TestRestoreThatFails(t *testing.T) {
 				_, openErr := Open(dir, Options{})
 				require.ErrorContains(t, openErr, "`snapfs ", "step %d: it says what to do", n)
 			}
-			_, err = RestoreIndex(dir, strings.Contains(err.Error(), "the index is restored"))
+			_, err = restoreAndTell(dir, strings.Contains(err.Error(), "the index is restored"))
 			require.NoError(t, err, "again, after step %d", n)
 		}
 		again, err := Open(dir, Options{})

@@ -89,7 +89,7 @@ func runRestored(t *rapid.T, dir string) (compared, lost int) {
 	require.NoError(t, os.MkdirAll(filepath.Join(at, backupName), 0o700))
 	require.NoError(t, os.Rename(kept, filepath.Join(at, backupName, filepath.Base(backups[0].path))))
 	before := filesIn(t, filepath.Join(at, layersName))
-	report, err := RestoreIndex(at, false)
+	report, err := restoreAndTell(at, false)
 	require.NoError(t, err)
 	after := filesIn(t, filepath.Join(at, layersName))
 	for name := range filesIn(t, filepath.Join(at, report.Aside, layersName)) {
@@ -99,7 +99,7 @@ func runRestored(t *rapid.T, dir string) (compared, lost int) {
 		require.Contains(t, after, name, "a data file is gone")
 	}
 	requireOnlyLosses(t, at)
-	repaired, err := Repair(at)
+	repaired, err := repairAndTell(at)
 	require.NoError(t, err)
 	require.Empty(t, repaired.Repaired, "the restore left nothing to repair")
 

@@ -127,13 +127,13 @@ func deformed(t *testing.T, pristine, name, how string, whole map[string][][]byt
 		require.True(t, err != nil || named, "it is named")
 	}
 	// The repair, and perhaps the restore that it names, mend all.
-	report, err = Repair(dir)
+	report, err = repairAndTell(dir)
 	if err != nil || report.Unread {
 		require.Contains(t, fmt.Sprint(err, report.Findings), "`snapfs restore-index "+dir+"` goes back to the backup")
-		_, err := RestoreIndex(dir, false)
+		_, err := restoreAndTell(dir, false)
 		require.NoError(t, err)
 	}
-	again, err := Repair(dir)
+	again, err := repairAndTell(dir)
 	require.NoError(t, err)
 	require.Empty(t, again.Repaired, "of %v", report.Repaired)
 	for _, f := range again.Findings {
@@ -183,9 +183,9 @@ func TestLinksToNoDirectory(t *testing.T) {
 					require.NoError(t, os.WriteFile(away, nil, 0o600))
 				}
 				says := shape.name + " is a link to " + away + ", where no directory is: if that is on a disk which is not mounted"
-				_, err := Repair(dir)
+				_, err := repairAndTell(dir)
 				require.ErrorContains(t, err, says)
-				_, err = RestoreIndex(dir, true)
+				_, err = restoreAndTell(dir, true)
 				require.ErrorContains(t, err, says)
 				report, err := Check(dir)
 				require.Contains(t, fmt.Sprint(err, report.Findings), "is a link to "+away)
@@ -221,7 +221,7 @@ func TestLinkedJournal(t *testing.T) {
 				require.ErrorContains(t, err, says)
 				require.Equal(t, !mounted, strings.Contains(err.Error(), "is its disk mounted?"))
 				require.NotContains(t, err.Error(), "--repair")
-				_, err = Repair(dir)
+				_, err = repairAndTell(dir)
 				require.ErrorContains(t, err, says)
 				report, err := Check(dir)
 				require.NoError(t, err)
@@ -239,7 +239,7 @@ func TestRestoreWithoutLayers(t *testing.T) {
 	dir, whole := shapedStore(t)
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, indexName)))
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, layersName)))
-	report, err := RestoreIndex(dir, false)
+	report, err := restoreAndTell(dir, false)
 	require.NoError(t, err)
 	require.NotEmpty(t, report.Lost)
 	found, err := Check(dir)
