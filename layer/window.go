@@ -19,10 +19,9 @@ import (
 const (
 	windowSize = blockmap.RegionBlocks * blockSize // 4 MiB
 
-	// windowsAtMost and windowRunsAtMost bound page tables (8 KiB a window), and what the kernel has to take apart when this process
-	// dies, before the next one can go on.
-	windowsAtMost    = 1 << 10
-	windowRunsAtMost = 1 << 14
+	// windowsAtMost bounds page tables (8 KiB a window), and what the kernel has to take apart when this process dies, before the next
+	// one can go on.
+	windowsAtMost = 1 << 10
 
 	// windowsOfMemory is the part of the host's memory that is mapped at most.
 	windowsOfMemory = 4
@@ -37,8 +36,12 @@ const (
 	staleAtOnce = 16
 )
 
-// Tests don't have that long.
+// Tests don't have that long, nor that many.
 var (
+	// windowRunsAtMost bounds both likewise, and mappings, of which with the gaps in between there may be twice as many: a process may
+	// have 65,530 (vm.max_map_count), and dies where it needs more.
+	windowRunsAtMost = 1 << 14
+
 	// oneInWished: of so many reads from the page cache, one asks for a window.
 	oneInWished uint32 = 16
 
@@ -60,7 +63,8 @@ type windows struct {
 	arena  unsafe.Pointer
 	places []atomic.Pointer[window]
 	open   int
-	runs   int // of all that are open
+	runs   int  // of all that are open
+	scarce bool // there were to be more
 }
 
 // wish is a region that was read, of which there is no window.

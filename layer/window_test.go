@@ -201,3 +201,32 @@ func TestWindowOfWhatIsNotCached(t *testing.T) {
 	require.Less(t, cached, windowSize/blockSize/2, "blocks said to be cached, that were dropped")
 	requireSame(t, pattern(1, windowSize), content(t, f), "the disk")
 }
+
+// Where mappings are scarce, windows that are in use take the place of those that are not.
+func TestWindowsWhereMappingsAreScarce(t *testing.T) {
+	most := windowRunsAtMost
+	windowRunsAtMost = 40
+	t.Cleanup(func() { windowRunsAtMost = most })
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	const runs = 30
+	want := make([]byte, 2*windowSize)
+	f := makeFile(t, v, "root", int64(len(want)))
+	for i := range runs {
+		for half := range 2 {
+			at := half*windowSize + i*shortestRun*blockSize
+			p := pattern(uint64(2*i+half), shortestRun*blockSize)
+			write(t, f, p, int64(at))
+			copy(want[at:], p)
+		}
+		snapshot(t, v, fmt.Sprintf("s%d", i))
+	}
+	last := (runs - 1) * shortestRun * blockSize
+	for range 3 {
+		for _, at := range []int{last, windowSize + last} {
+			requireSame(t, want[at:at+shortestRun*blockSize], lentBlocks(t, f, int64(at), shortestRun), "the last run, at %d", at)
+		}
+	}
+	requireSame(t, want, content(t, f), "the disk")
+	require.LessOrEqual(t, s.data.windows.runs, 40)
+}

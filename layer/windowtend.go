@@ -57,9 +57,12 @@ func (w *windows) grant(of wish) {
 		w.arena = arena
 	}
 	v := &window{wish: of, owners: []LayerID{notShown}}
-	if w.mapRuns(v, w.at(place)) {
+	switch {
+	case w.mapRuns(v, w.at(place)):
 		v.mem = unsafe.Slice((*byte)(w.at(place)), windowSize)
 		v.look()
+	case w.scarce:
+		return // until the next look
 	}
 	v.used.Store(true)
 	w.places[place].Store(v)
@@ -82,7 +85,12 @@ func (w *windows) mapRuns(v *window, at unsafe.Pointer) bool {
 		if !ok {
 			return v.runs > 0
 		}
-		if owner != 0 && (n < shortestRun || w.runs+v.runs == windowRunsAtMost || !w.mapRun(v, owner, first, int(n), unsafe.Add(at, b*blockSize))) {
+		if w.runs+v.runs == windowRunsAtMost {
+			w.scarce = true
+			v.stale.Store(true)
+			return v.runs > 0
+		}
+		if owner != 0 && (n < shortestRun || !w.mapRun(v, owner, first, int(n), unsafe.Add(at, b*blockSize))) {
 			owner = notShown
 		}
 		who := v.numberOf(owner)
@@ -153,8 +161,9 @@ func (w *windows) look() {
 			stale++
 			return true
 		}
-		return v.idle > windowsKept || v.contested && v.idle > 1
+		return v.idle > windowsKept || (v.contested || w.scarce) && v.idle > 1
 	})
+	w.scarce = false
 }
 
 // look asks the kernel what the page cache has.
