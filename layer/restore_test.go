@@ -358,7 +358,7 @@ func TestRestoreThatFails(t *testing.T) {
 			}
 			return nil
 		}
-		_, err := restoreAndTell(dir, false)
+		_, err := RestoreIndex(dir, false)
 		fault = nil
 		if i < n {
 			require.NoError(t, err)

@@ -52,11 +52,15 @@ func Told(dir string) error {
 		return err
 	}
 	defer lock.Close()
-	return withIndex(dir, &quarantine{store: dir}, new([]Finding), func(o *offline) error {
+	err = withIndex(dir, &quarantine{store: dir}, new([]Finding), func(o *offline) error {
 		return commitError(o.index.UpdateFreeing(func(tx *blockmap.Tx) error {
 			return edit(tx, []byte{tableMeta}, func(r *storeRecord) { r.Untold = 0 })
 		}))
 	})
+	if err != nil {
+		return Errorf(Errno(err), "the index is restored, and what is gone for that was told; as this can't be noted, it will be told again: %w", err)
+	}
+	return nil
 }
 
 // logUntold has the log say that something is gone that nobody was told of.
