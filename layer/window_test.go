@@ -32,6 +32,14 @@ func lentBlocks(t *testing.T, f fileReader, off int64, n int) []byte {
 	}
 }
 
+// openWindows counts windows, and the runs that are mapped in them.
+func openWindows(s *Store) (n, runs int) {
+	w := s.data.windows
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.open, w.runs
+}
+
 // What a window shows is what was written last, to a head and below it, through the whole of a disk's life.
 func TestWindowShowsTheDisk(t *testing.T) {
 	s := newStore(t, Options{})
@@ -98,9 +106,9 @@ func TestWindowOverManyLayers(t *testing.T) {
 	at := 61 * 16 * blockSize
 	requireSame(t, want[at:at+3*16*blockSize], lentBlocks(t, f, int64(at), 3*16), "zeros and data")
 	requireSame(t, want, content(t, f), "the disk")
-	w := s.data.windows
-	require.Equal(t, 1, w.open)
-	require.Greater(t, w.runs, 20)
+	open, runs := openWindows(s)
+	require.Equal(t, 1, open)
+	require.Greater(t, runs, 20)
 }
 
 // A read that no window has all of is read otherwise, and is the same.
@@ -159,7 +167,8 @@ func TestWindowsGoWithTheirFiles(t *testing.T) {
 	maps, err := os.ReadFile("/proc/self/maps")
 	require.NoError(t, err)
 	require.NotContains(t, string(maps), path, "a mapping keeps the file's space")
-	require.Zero(t, s.data.windows.open)
+	n, _ := openWindows(s)
+	require.Zero(t, n)
 }
 
 // One that is not used goes, and one that is asked for in the place of one that is not used comes.
@@ -228,5 +237,6 @@ func TestWindowsWhereMappingsAreScarce(t *testing.T) {
 		}
 	}
 	requireSame(t, want, content(t, f), "the disk")
-	require.LessOrEqual(t, s.data.windows.runs, 40)
+	_, n := openWindows(s)
+	require.LessOrEqual(t, n, 40)
 }
