@@ -121,11 +121,12 @@ func openDir(dir string, o Options) (_ *Index, err error) {
 			return nil, err
 		}
 	}
-	if err := h.removeLeftovers(dir); err != nil {
+	r := newRoom(dir, o)
+	defer r.dropSpare()
+	if err := r.beforeOpen(); err != nil {
 		return nil, err
 	}
-	r := newRoom(dir, o)
-	if err := r.beforeOpen(); err != nil {
+	if err := h.removeLeftovers(dir); err != nil {
 		return nil, err
 	}
 	x, err := open(badgerOptions(dir), o, r)
@@ -199,7 +200,9 @@ func open(b badger.Options, o Options, r *room) (*Index, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	x.publish(db.MaxVersion())
-	r.opened(db)
+	if err := r.opened(db); err != nil {
+		return nil, errors.Join(err, x.log.close(), x.closeBadger())
+	}
 	return x, nil
 }
 

@@ -23,17 +23,17 @@ var ErrFull = errors.New("no room for the index")
 
 // Sizes in bytes. A memtable is replaced when its entries have memTableSize, which the last transaction may pass.
 const (
-	logSize      = memTableSize + memTableSize/6
-	tableSize    = memTableSize + 2<<20  // of a memtable's content, in a file
-	levelsSize   = 64 << 20              // at most so much of the lower levels does one compaction write anew
-	beforeAsking = memTableSize - 8<<20  // entries of a memtable from which on there must be room to replace it
-	beforeTaking = memTableSize - 2<<20  // from here on that is about to be taken
-	beforeNoMore = memTableSize - 1<<20  // from here on without room nothing goes in any more
-	nodeOverhead = 48                    // of an entry in a memtable, at most, on average
-	headersSize  = int64(1<<16) + 1<<20  // of the value log, which has nothing but a header, and Badger's list of such logs
-	openingSize  = logSize + headersSize // what every Open writes, beside the tables of memtables that a crash left
-	pollAfter    = memTableSize - 12<<20 // entries from which on to look whether Badger has replaced the memtable
-	memPattern   = "*.mem"
+	logSize       = memTableSize + memTableSize/6
+	tableOverhead = 2 << 20                      // of a table, beside the content of a memtable
+	tableSize     = memTableSize + tableOverhead // of a memtable's content, in a file
+	levelsSize    = 64 << 20                     // at most so much of the lower levels does one compaction write anew
+	beforeAsking  = memTableSize - 8<<20         // entries of a memtable from which on there must be room to replace it
+	beforeTaking  = memTableSize - 2<<20         // from here on that is about to be taken
+	beforeNoMore  = memTableSize - 1<<20         // from here on without room nothing goes in any more
+	nodeOverhead  = 48                           // of an entry in a memtable, at most, on average
+	headersSize   = int64(1<<16) + 1<<20         // of the value log, which has nothing but a header, and Badger's list of such logs
+	pollAfter     = memTableSize - 12<<20        // entries from which on to look whether Badger has replaced the memtable
+	memPattern    = "*.mem"
 )
 
 // room is what the index has of the file system, and may take. It is the writer's alone once the index is open.
@@ -44,6 +44,8 @@ type room struct {
 	db     *badger.DB
 	taking atomic.Bool // what was asked for is about to be taken
 	filled int64       // bytes of entries in the memtable, a little more than there are
+	spare  *os.File    // a log without a name that only holds room, while the index is being opened
+	late   bool        // the next log is to be made once Badger has written what opening takes
 	next   *os.File    // the log of the next memtable: no bytes yet, which makes Badger take it for a new one, but all its room
 }
 
@@ -54,32 +56,9 @@ func newRoom(dir string, o Options) *room {
 	return &room{dir: dir, host: o.Fault, ask: o.Room}
 }
 
-// beforeOpen asks for what opening takes: Badger writes each memtable that a crash left into a table.
-func (r *room) beforeOpen() error {
-	logs, err := filepath.Glob(filepath.Join(r.dir, memPattern))
-	if err != nil {
-		return err
-	}
-	if n := openingSize + int64(len(logs))*tableSize; !r.ask(n, true) {
-		return fmt.Errorf("%w: opening it takes %d MiB", ErrFull, n>>20)
-	}
-	return nil
-}
-
-// opened allocates what will be written to the files that Badger has open.
-func (r *room) opened(db *badger.DB) {
-	r.db = db
-	for pattern, size := range map[string]int64{memPattern: logSize, "*.vlog": 1 << 16, "DISCARD": 1 << 20} {
-		names, _ := filepath.Glob(filepath.Join(r.dir, pattern))
-		for _, name := range names {
-			_ = r.allocateFile(name, size) // where there is no room, it was asked for; some file systems can't
-		}
-	}
-	r.makeNext()
-}
-
 // makeNext makes the log of the next memtable.
 func (r *room) makeNext() {
+	r.late = false
 	logs, _ := filepath.Glob(filepath.Join(r.dir, memPattern))
 	last := 0
 	for _, name := range logs {
@@ -113,13 +92,18 @@ func (r *room) wrote(p *pending) {
 	}
 	_ = r.next.Close()
 	r.filled, r.next = size, nil
-	r.makeNext()
+	if r.ask(r.need(), true) { // the old one's table is still to be written, and must not lose its room to a log
+		r.makeNext()
+	}
 	r.taking.Store(false) // by now there is a log more
 }
 
 // left is how many bytes may be committed, as the file system is now. What gives room back may go on where others may not,
 // while the memtable lasts.
 func (r *room) left(freeing bool) int64 {
+	if r.late && r.settled() {
+		r.makeNext()
+	}
 	if r.filled < beforeAsking {
 		return math.MaxInt64
 	}
@@ -132,6 +116,9 @@ func (r *room) left(freeing bool) int64 {
 	}
 	switch {
 	case r.ask(r.need(), now):
+		if now && r.next == nil {
+			r.makeNext()
+		}
 		return math.MaxInt64
 	case freeing:
 		return beforeNoMore - r.filled
@@ -162,13 +149,19 @@ func (r *room) settled() bool {
 		return false
 	}
 	logs, _ := filepath.Glob(filepath.Join(r.dir, memPattern))
+	used := 0
+	for _, name := range logs {
+		if info, err := os.Stat(name); err == nil && info.Size() > 0 {
+			used++
+		}
+	}
 	files, _ := filepath.Glob(filepath.Join(r.dir, "*.sst"))
 	levels := r.db.Levels()
 	tables := 0
 	for _, level := range levels {
 		tables += level.NumTables
 	}
-	return len(logs) <= 2 && levels[0].NumTables == 0 && len(files) == tables
+	return used <= 1 && levels[0].NumTables == 0 && len(files) == tables
 }
 
 // close removes the log that no memtable came for.

@@ -2,9 +2,9 @@ package layer
 
 // The ballast: a part of the reserve that the store holds itself, as a file, so that nobody else on the file system can
 // take it. The index writes through mappings, where a full disk is not an error but the death of the process; when it
-// needs room that others have left none of, the ballast is given up for it, and made anew when there is room again.
+// needs room that others have left none of, as much of the ballast is given up for it, and made anew when there is room again.
 //
-//	give up: cut the file to nothing, sync     crash: a shorter ballast, or none; the start makes it anew
+//	give up: cut the file, sync                crash: a shorter ballast, or none; the start makes it anew
 //	make:    allocate, sync                    crash: the same
 
 import (
@@ -21,7 +21,7 @@ import (
 const (
 	ballastName  = "ballast"
 	ballastSize  = LeastReserve // bytes; never more than the reserve
-	ballastStep  = 4 << 20      // bytes; less is not worth a sync
+	ballastStep  = 1 << 20      // bytes; less is not worth a sync
 	ballastSpare = 1 << 20      // bytes left free when it is made
 )
 
@@ -32,12 +32,12 @@ type ballast struct {
 	held atomic.Int64 // bytes; changed under mu
 }
 
-func openBallast(dir string, want int64) (*ballast, error) {
+func openBallast(dir string) (*ballast, error) {
 	f, err := openFile(filepath.Join(dir, ballastName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, Errorf(syscall.EIO, "open the ballast: %w", err)
 	}
-	b := &ballast{file: f, want: want}
+	b := &ballast{file: f}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		_ = f.Close()
@@ -47,13 +47,16 @@ func openBallast(dir string, want int64) (*ballast, error) {
 	return b, nil
 }
 
-// releaseLocked gives all of it back to the file system, and says how much that was.
-func (b *ballast) releaseLocked() (int64, error) {
-	if err := b.file.Truncate(0); err != nil {
+// releaseLocked gives n bytes of it back to the file system, or what there is, and says how much that was.
+func (b *ballast) releaseLocked(n int64) (int64, error) {
+	held := b.held.Load()
+	left := max(held-n, 0)
+	if err := b.file.Truncate(left); err != nil {
 		return 0, err
 	}
+	b.held.Store(left)
 	// What was freed can be taken once the file system's journal has it.
-	return b.held.Swap(0), syncFile(b.file)
+	return held - left, syncFile(b.file)
 }
 
 // growLocked holds more of it, as far as free bytes go, and says how much.

@@ -146,9 +146,10 @@ func rename(from, to string) error {
 	return os.Rename(from, to)
 }
 
-func statfs(path string, st *unix.Statfs_t) error {
+// statfs measures the file system of an open file.
+func statfs(f *os.File, st *unix.Statfs_t) error {
 	if err := faulty("statfs"); err != nil {
 		return err
 	}
-	return unix.Statfs(path, st)
+	return unix.Fstatfs(int(f.Fd()), st)
 }

@@ -232,7 +232,7 @@ func TestFullDiskWithoutBallast(t *testing.T) {
 	s, v, f, rival := d.store, d.vm, d.file, d.rival
 	defer func() { require.NoError(t, s.Close()) }()
 	s.space.ballast.mu.Lock() // for the moment, nobody makes it anew
-	_, err := s.space.ballast.releaseLocked()
+	_, err := s.space.ballast.releaseLocked(ballastSize)
 	require.NoError(t, err)
 	rival.eat(t)
 	s.space.ballast.mu.Unlock()

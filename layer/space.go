@@ -3,6 +3,7 @@ package layer
 // Space: guests are refused new blocks before the store's file system is full, so that the index always has room.
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -38,12 +39,11 @@ const (
 	spaceEvery   = 200 * time.Millisecond // how long a measurement is believed
 	spaceStep    = 16 << 20               // bytes taken after which it is not, however young
 	ballastEvery = time.Second            // how often to look whether the ballast can be made anew
-	kernelKeeps  = 17 << 20               // bytes; ext4 keeps up to 16 MiB of what is free even from root
+	kernelKeeps  = 16 << 20               // bytes; so much, but at most 2 %, of what is free ext4 keeps even from root
 )
 
 // space answers whether there is room for another block, and makes some for the index.
 type space struct {
-	dir     string
 	reserve int64
 	event   func(vm, event string, attrs ...any)
 	ballast *ballast
@@ -56,25 +56,28 @@ type space struct {
 }
 
 func newSpace(dir string, r Reserve, event func(vm, event string, attrs ...any)) (*space, error) {
-	p := &space{dir: dir, event: event}
-	var st unix.Statfs_t
-	if err := statfs(dir, &st); err != nil {
-		return nil, Errorf(syscall.EIO, "measure the file system of %s: %w", dir, err)
-	}
-	p.reserve = r.Of(int64(st.Blocks) * st.Bsize)
-	b, err := openBallast(dir, min(p.reserve, ballastSize))
-	if err != nil {
+	p := &space{event: event}
+	var err error
+	if p.ballast, err = openBallast(dir); err != nil {
 		return nil, err
 	}
-	p.ballast = b
+	var st unix.Statfs_t
+	if err := p.statfs(&st); err != nil {
+		return nil, errors.Join(Errorf(syscall.EIO, "measure the file system of %s: %w", dir, err), p.ballast.close())
+	}
+	p.reserve = r.Of(int64(st.Blocks) * st.Bsize)
+	p.ballast.want = min(p.reserve, ballastSize)
 	return p, nil
 }
+
+// statfs asks by a file that is open: the store's directory may be renamed.
+func (p *space) statfs(st *unix.Statfs_t) error { return statfs(p.ballast.file, st) }
 
 // measure returns the file system's size and what is free of it for guests and the reserve, in bytes.
 func (p *space) measure() (total, free int64) {
 	held := p.ballast.held.Load()
 	var st unix.Statfs_t
-	if err := statfs(p.dir, &st); err != nil {
+	if err := p.statfs(&st); err != nil {
 		return 0, 0 // as good as full
 	}
 	held = min(held, p.ballast.held.Load()) // what is given up or made meanwhile must not count twice
@@ -115,17 +118,18 @@ func (p *space) take(n int64) error {
 // usable is what this process can take of the file system, in bytes: root gets at what is kept for root.
 func (p *space) usable() int64 {
 	var st unix.Statfs_t
-	if err := statfs(p.dir, &st); err != nil {
+	if err := p.statfs(&st); err != nil {
 		return 0
 	}
 	n := int64(st.Bavail) * st.Bsize
 	if os.Geteuid() == 0 {
-		n = max(n, int64(st.Bfree)*st.Bsize-kernelKeeps)
+		n = max(n, int64(st.Bfree)*st.Bsize-min(kernelKeeps, int64(st.Blocks)*st.Bsize/50)-1<<20)
 	}
 	return n
 }
 
-// room says whether the index can have n bytes, and gives the ballast up for them when that is to be now.
+// room says whether the index can have n bytes, and gives up what it takes of the ballast when that is to be now. Others may take
+// that: no more is given up than is missing.
 func (p *space) room(n int64, now bool) bool {
 	if now {
 		p.ballast.mu.Lock()
@@ -138,13 +142,18 @@ func (p *space) room(n int64, now bool) bool {
 	if !now {
 		return true
 	}
-	given, err := p.ballast.releaseLocked()
-	if err != nil {
-		p.event("", "ballast-failed", "error", err.Error())
-		return false
+	given := int64(0)
+	for free < n && p.ballast.held.Load() > 0 {
+		m, err := p.ballast.releaseLocked(n - free + ballastSpare)
+		if err != nil {
+			p.event("", "ballast-failed", "error", err.Error())
+			return false
+		}
+		given += m
+		free = p.usable()
 	}
 	p.event("", "ballast-released", "bytes", given, "needed", n)
-	return p.usable() >= n
+	return free >= n
 }
 
 // restock makes as much of the ballast anew as there is room for, unless the index is about to take some.
@@ -160,6 +169,19 @@ func (p *space) restock(settled func() bool) {
 		p.event("", "ballast-failed", "error", err.Error())
 	case n > 0:
 		p.event("", "ballast-made", "bytes", n)
+	}
+}
+
+// restockTime is how long guests wait for the ballast after a worker took over.
+const restockTime = 2 * time.Second
+
+// restockNow takes back what opening the index was given, before anybody else does who waits for room.
+func (p *space) restockNow(settled func() bool) {
+	for end := time.Now().Add(restockTime); p.ballast.held.Load() < p.ballast.want && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if settled() {
+			p.restock(settled)
+			return
+		}
 	}
 }
 

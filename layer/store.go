@@ -92,6 +92,9 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	if err := s.load(); err != nil {
 		return nil, err
 	}
+	if s.resumes {
+		s.space.restockNow(s.index.Settled)
+	}
 	s.session.serve()
 	s.reclaim.start()
 	s.space.blame = s.blame
