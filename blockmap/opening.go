@@ -39,10 +39,12 @@ func (r *room) beforeOpen() error {
 	if r.spare == nil {
 		n += logSize
 	}
-	for more := r.compaction(tables); !r.ask(n+more, true); more /= 2 {
-		if more == 0 {
-			return fmt.Errorf("%w: opening it takes %d MiB", ErrFull, n>>20)
-		}
+	more := r.compaction(tables)
+	for more > 0 && !r.ask(n+more, false) {
+		more /= 2
+	}
+	if !r.ask(n+more, true) { // only once: others may be quick enough to take whatever is given up
+		return fmt.Errorf("%w: opening it takes %d MiB", ErrFull, n>>20)
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/blockmap"
 )
 
 // Reserve is how much of the store's file system guests leave free. Bytes, if set, is it; otherwise it is Percent of
@@ -129,7 +131,7 @@ func (p *space) usable() int64 {
 }
 
 // room says whether the index can have n bytes, and gives up what it takes of the ballast when that is to be now. Others may take
-// that: no more is given up than is missing.
+// that: no more is given up than is missing, and not again and again.
 func (p *space) room(n int64, now bool) bool {
 	if now {
 		p.ballast.mu.Lock()
@@ -143,14 +145,16 @@ func (p *space) room(n int64, now bool) bool {
 		return true
 	}
 	given := int64(0)
-	for free < n && p.ballast.held.Load() > 0 {
+	for range 2 { // the first time less may have been free than the file system says
 		m, err := p.ballast.releaseLocked(n - free + ballastSpare)
 		if err != nil {
 			p.event("", "ballast-failed", "error", err.Error())
 			return false
 		}
 		given += m
-		free = p.usable()
+		if free = p.usable(); free >= n {
+			break
+		}
 	}
 	p.event("", "ballast-released", "bytes", given, "needed", n)
 	return free >= n
@@ -175,11 +179,13 @@ func (p *space) restock(settled func() bool) {
 // restockTime is how long guests wait for the ballast after a worker took over.
 const restockTime = 2 * time.Second
 
-// restockNow takes back what opening the index was given, before anybody else does who waits for room.
-func (p *space) restockNow(settled func() bool) {
-	for end := time.Now().Add(restockTime); p.ballast.held.Load() < p.ballast.want && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if settled() {
-			p.restock(settled)
+// restockNow takes back what opening the index was given, before others find that there is room.
+func (s *Store) restockNow() {
+	b := s.space.ballast
+	for end := time.Now().Add(restockTime); b.held.Load() < b.want && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if s.index.Settled() {
+			_ = s.index.UpdateFreeing(func(*blockmap.Tx) error { return nil }) // makes its next log, which comes first
+			s.space.restock(s.index.Settled)
 			return
 		}
 	}

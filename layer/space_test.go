@@ -2,6 +2,7 @@ package layer
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -132,4 +133,16 @@ func TestFullFileSystem(t *testing.T) {
 	flush(t, f)
 	settle(t, s)
 	require.EqualValues(t, 100<<20, s.Stats().LayerBytes)
+}
+
+// What is free is known wherever the store's directory is by now: guests are not refused anything when it is renamed.
+func TestRenamedStoreHasRoom(t *testing.T) {
+	s := newStore(t, Options{})
+	f := makeFile(t, makeVM(t, s, "web"), "root", 16*blockSize)
+	require.NoError(t, os.Rename(s.dir, s.dir+".moved"))
+	defer func() { require.NoError(t, os.Rename(s.dir+".moved", s.dir)) }()
+	s.space.due.Store(0) // no measurement of before
+	write(t, f, blocksOf(1, 4), 0)
+	requireSame(t, blocksOf(1, 4), content(t, f)[:4*blockSize], "the file")
+	require.NotZero(t, s.Stats().Free)
 }

@@ -93,7 +93,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if s.resumes {
-		s.space.restockNow(s.index.Settled)
+		s.restockNow()
 	}
 	s.session.serve()
 	s.reclaim.start()

@@ -26,6 +26,15 @@ import (
 // disk is waited for, until somebody makes room or asks for the end twice: as long as guests do, nothing is lost.
 var startPauses = []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second, 15 * time.Second}
 
+// fullPause is before another worker tries whether somebody has made room.
+const fullPause = time.Second
+
+// isFull says whether a store's file system has less room than opening the store may take.
+func isFull(store string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(store, &st) == nil && int64(st.Bavail)*st.Bsize < layer.LeastReserve
+}
+
 // supervisor is one mount's.
 type supervisor struct {
 	spec     mountSpec
@@ -40,6 +49,7 @@ type supervisor struct {
 	lastExit string
 	failed   int  // starts in a row
 	full     bool // the store's file system is, too full for the last worker
+	told     bool // the log has been, of how the last worker ended
 	over     bool // the mount is, whatever became of its store
 	ending   ending
 	upgrade  upgrade
@@ -142,10 +152,15 @@ func (s *supervisor) isOver(end error) (over bool, err error) {
 	if s.failed++; s.session.Answered() || blamed > 0 { // requests are blamed so often at most, and answered then
 		s.failed = 0
 	}
+	if s.failed > 0 && s.devices != nil && crashed(end) { // it writes through mappings, and others may have been quicker to take the room for that
+		s.full = s.full || isFull(s.spec.store)
+	}
 	if s.full && s.ending < askedTwice {
 		s.failed = min(s.failed, len(startPauses))
 	}
-	s.lastExit = howEnded(end, blamed)
+	if ended := howEnded(end, blamed); !s.full || s.lastExit != ended {
+		s.lastExit, s.told = ended, false
+	}
 	if s.failed > len(startPauses) {
 		return true, s.giveUp()
 	}
@@ -180,7 +195,16 @@ func (s *supervisor) rest() {
 		return
 	}
 	pause := startPauses[s.failed-1]
-	s.log.printf("the worker ended: %s; starting another in %v", s.lastExit, pause)
+	switch {
+	case !s.full:
+		s.log.printf("the worker ended: %s; starting another in %v", s.lastExit, pause)
+	case !s.told:
+		s.log.printf("the worker ended: %s; starting another again and again, until there is room", s.lastExit)
+		s.told = true
+		fallthrough
+	default:
+		pause = min(pause, fullPause)
+	}
 	for over := time.After(pause); s.devices != nil || s.ending == notAsked; {
 		select {
 		case <-over:
