@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/layer"
 )
 
 // childOf is a supervisor's worker, 0 between two of them.
@@ -173,6 +175,27 @@ func TestNoRoomToStart(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(disk, "others")))
 	require.Equal(t, "Jello", start(t, f.Name(), 5))
 	require.Equal(t, p.Supervisor, statusOf(t, point).Supervisor)
+}
+
+// Workers that a full disk makes die of faults, however many: the supervisor does not give up, unless it is asked to end twice.
+func TestFaultsOnFullDisk(t *testing.T) {
+	disk := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(disk, unix.MNT_DETACH)) }) // the events stay open
+	session, err := layer.NewSession()
+	require.NoError(t, err)
+	s := &supervisor{spec: mountSpec{store: disk}, log: newDaemonLog(io.Discard), session: session, devices: []int{-1}}
+	fault := exec.Command("sh", "-c", "exit 2").Run()
+	require.True(t, crashed(fault))
+	for range 10 {
+		over, err := s.isOver(fault)
+		require.NoError(t, err)
+		require.False(t, over)
+	}
+	s.ending = askedTwice
+	over, err := s.isOver(fault)
+	require.ErrorContains(t, err, "workers in a row")
+	require.True(t, over)
 }
 
 // fillUp writes a file until its file system has no room left.
