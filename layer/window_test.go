@@ -144,6 +144,30 @@ func TestWindowOfACutFile(t *testing.T) {
 	requireSame(t, blocksOf(1, 1), lentBlocks(t, f, 0, 1), "what is left")
 }
 
+// Of a block that its data file ends within, no window shows the half.
+func TestNoWindowOfHalfABlock(t *testing.T) {
+	s := newStore(t, Options{})
+	v := makeVM(t, s, "web")
+	f := makeFile(t, v, "root", windowSize)
+	write(t, f, blocksOf(1, 16), 0)
+	write(t, f, blocksOf(2, 16), 32*blockSize)
+	path := filepath.Join(layersDir(s), fileName(f.state.Load().head.id))
+	snapshot(t, v, "s")
+	require.NoError(t, s.Close())
+	require.NoError(t, os.Truncate(path, 48*blockSize-100))
+	s = openStore(t, s.dir, Options{})
+	f = fileNamed(t, vmNamed(t, s, "web"), "root")
+	p := make([]byte, blockSize)
+	for range 3 {
+		requireSame(t, blocksOf(1, 16), lentBlocks(t, f, 0, 16), "what is whole")
+		_, lent, err := f.TryRead(p, 47*blockSize)
+		require.False(t, lent.Any())
+		require.Equal(t, ErrWait, err)
+		_, err = f.Read(p, 47*blockSize)
+		require.Equal(t, syscall.EIO, Errno(err), "%v", err)
+	}
+}
+
 // What is lent is not punched out, nor is its file closed, before it is given back; then all of it is.
 func TestWindowsGoWithTheirFiles(t *testing.T) {
 	s := newStore(t, Options{MaxOpenFiles: 2})

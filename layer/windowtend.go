@@ -105,7 +105,8 @@ func (w *windows) mapRuns(v *window, at unsafe.Pointer) bool {
 	return v.runs > 0
 }
 
-// mapRun maps n blocks of a layer from first.
+// mapRun maps n blocks of a layer from first. Not what ends behind the data file's end, which is damage: within its last page a mapping
+// would show zeros.
 func (w *windows) mapRun(v *window, owner LayerID, first uint64, n int, at unsafe.Pointer) bool {
 	lay := w.store.tree.layer(owner)
 	if lay == nil || lay.lost != nil {
@@ -113,6 +114,10 @@ func (w *windows) mapRun(v *window, owner LayerID, first uint64, n int, at unsaf
 	}
 	fd, err := w.store.data.open(lay, false)
 	if err != nil {
+		return false
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Size < (int64(first)+int64(n))*blockSize {
 		return false
 	}
 	if _, err := unix.MmapPtr(fd, int64(first)*blockSize, at, uintptr(n)*blockSize, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
