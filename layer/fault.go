@@ -146,10 +146,17 @@ func rename(from, to string) error {
 	return os.Rename(from, to)
 }
 
-// statfs measures the file system of an open file.
+// statfs measures the file system of a file, which may be closed meanwhile.
 func statfs(f *os.File, st *unix.Statfs_t) error {
 	if err := faulty("statfs"); err != nil {
 		return err
 	}
-	return unix.Fstatfs(int(f.Fd()), st)
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if failed := conn.Control(func(fd uintptr) { err = unix.Fstatfs(int(fd), st) }); failed != nil {
+		return failed
+	}
+	return err
 }
