@@ -209,7 +209,7 @@ func TestUmountAfterAFailedFlush(t *testing.T) {
 	m.vm("failed")
 	end := neverSynced(t, d, m, m.path("failed"))
 	end()
-	mustSnapfs(t, "umount", m.dir)
+	failSnapfs(t, "its store was not closed in order", "umount", m.dir)
 	<-m.Exited
 	require.False(t, m.Cmd.ProcessState.Success())
 	log := m.Stderr.String()
