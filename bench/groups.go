@@ -76,7 +76,7 @@ func (b *bench) runGroup(g group, dir string) error {
 
 // runAll runs groups one after the other. One that fails does not keep the others from running, unless they need the
 // disks that it uses.
-func (b *bench) runAll(all []group, dir string) (problems []error) {
+func (b *bench) runAll(all []group, dir string, ran func()) (problems []error) {
 	if slices.ContainsFunc(all, func(g group) bool { return g.disks }) {
 		s := newScope(filepath.Join(dir, "disks"))
 		defer func() {
@@ -96,6 +96,7 @@ func (b *bench) runAll(all []group, dir string) (problems []error) {
 		if err := b.runGroup(g, dir); err != nil {
 			problems = append(problems, err)
 		}
+		ran()
 	}
 	return problems
 }

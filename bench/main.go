@@ -166,9 +166,13 @@ func (o options) measure(dir string) (*results, error) {
 	}
 	b := &bench{form: o.form, programs: programs, results: newResults(), progress: newProgress(total, o.verbose)}
 	began := time.Now()
-	problems := b.runAll(o.groups, dir)
+	var path string
+	save := func() {
+		path, err = b.writeReport(o.out, o.groups, began, b.about(dir, o.awake, time.Since(began)))
+	}
+	problems := b.runAll(o.groups, dir, save) // after each group, too: a run may be interrupted after most of an hour
+	save()
 	b.writeSummary(os.Stdout, o.groups)
-	path, err := b.writeReport(o.out, o.groups, began, b.about(dir, o.awake, time.Since(began)))
 	fmt.Println(path)
 	return b.results, errors.Join(append(problems, err)...)
 }
