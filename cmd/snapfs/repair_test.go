@@ -57,14 +57,20 @@ func TestCheckRepair(t *testing.T) {
 	done(t, "check", store)
 }
 
-func TestRestoreIndex(t *testing.T) {
-	store, point := newMount(t)
-	dir := newVM(t, point, "web", "hello")
+// backedUpMount is a mount with a VM and a snapshot "one" of it, of which there is a backup.
+func backedUpMount(t *testing.T) (store, point, dir string) {
+	store, point = newMount(t)
+	dir = newVM(t, point, "web", "hello")
 	done(t, "create", dir, "one")
 	require.Eventually(t, func() bool {
 		backups, _ := filepath.Glob(filepath.Join(store, "backup", "2*"))
 		return len(backups) == 1
 	}, patience, 50*time.Millisecond)
+	return store, point, dir
+}
+
+func TestRestoreIndex(t *testing.T) {
+	store, point, dir := backedUpMount(t)
 	require.Contains(t, refused(t, "restore-index", store), "it is mounted at "+point)
 	require.Contains(t, refused(t, "restore-index", point), "is a mount")
 	done(t, "create", dir, "two")
@@ -95,13 +101,7 @@ func TestRestoreIndex(t *testing.T) {
 // A restore that was killed once it was done, and had told nobody: what is gone for it is named by the next check, and by the repair that
 // puts it in the log, and the mount in between says that something is.
 func TestRestoreThatWasNotTold(t *testing.T) {
-	store, point := newMount(t)
-	dir := newVM(t, point, "web", "hello")
-	done(t, "create", dir, "one")
-	require.Eventually(t, func() bool {
-		backups, _ := filepath.Glob(filepath.Join(store, "backup", "2*"))
-		return len(backups) == 1
-	}, patience, 50*time.Millisecond)
+	store, point, dir := backedUpMount(t)
 	time.Sleep(1100 * time.Millisecond) // the log has whole seconds
 	done(t, "create", dir, "two")
 	done(t, "umount", point)
