@@ -61,8 +61,8 @@ func (w *windows) grant(of wish) {
 	case w.mapRuns(v, w.at(place)):
 		v.mem = unsafe.Slice((*byte)(w.at(place)), windowSize)
 		v.look()
-	case w.scarce:
-		return // until the next look
+	case v.stale.Load():
+		return // it may have something to show soon
 	}
 	v.used.Store(true)
 	w.places[place].Store(v)
@@ -82,7 +82,8 @@ func (w *windows) mapRuns(v *window, at unsafe.Pointer) bool {
 	for b := 0; b < blockmap.RegionBlocks; {
 		first := v.region*blockmap.RegionBlocks + uint64(b)
 		owner, n, ok := v.chain.Run(first, blockmap.RegionBlocks)
-		if !ok {
+		if !ok { // the map has gone from memory since it was wished for
+			v.stale.Store(true)
 			return v.runs > 0
 		}
 		if w.runs+v.runs == windowRunsAtMost {
