@@ -5,7 +5,10 @@ package layer
 
 import (
 	"math/rand/v2"
+	"os"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,15 +35,17 @@ const (
 	// windowsKept is how many looks a window that is not used outlasts.
 	windowsKept = 30
 
+	// otherMappings are left to the rest of the process.
+	otherMappings = 1 << 13
+
 	// staleAtOnce is how many windows that show too little are closed at one look.
 	staleAtOnce = 16
 )
 
 // Tests don't have that long, nor that many.
 var (
-	// windowRunsAtMost bounds both likewise, and mappings, of which with the gaps in between there may be twice as many: a process may
-	// have 65,530 (vm.max_map_count), and dies where it needs more.
-	windowRunsAtMost = 1 << 14
+	// windowRunsAtMost bounds both likewise.
+	windowRunsAtMost = 1 << 15
 
 	// oneInWished: of so many reads from the page cache, one asks for a window.
 	oneInWished uint32 = 16
@@ -58,6 +63,8 @@ var (
 type windows struct {
 	store  *Store
 	wished chan wish
+
+	runsAtMost int // that may be mapped
 
 	mu     sync.Mutex // guards changes of places
 	arena  unsafe.Pointer
@@ -106,7 +113,15 @@ func newWindows(s *Store) *windows {
 		n /= 2
 	}
 	w.places = make([]atomic.Pointer[window], n)
+	w.runsAtMost = min(windowRunsAtMost, max(mappingsAtMost()-otherMappings, 0)/2) // with gaps in between, there are twice as many
 	return w
+}
+
+// mappingsAtMost is how many a process may have, which dies where it needs more.
+func mappingsAtMost() int {
+	p, _ := os.ReadFile("/proc/sys/vm/max_map_count")
+	n, _ := strconv.Atoi(strings.TrimSpace(string(p))) // of a host that does not tell: none
+	return n
 }
 
 // place is where the window of a region may be: those of one file lie side by side.

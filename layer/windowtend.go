@@ -86,7 +86,7 @@ func (w *windows) mapRuns(v *window, at unsafe.Pointer) bool {
 			v.stale.Store(true)
 			return v.runs > 0
 		}
-		if w.runs+v.runs == windowRunsAtMost {
+		if w.runs+v.runs == w.runsAtMost {
 			w.scarce = true
 			v.stale.Store(true)
 			return v.runs > 0
