@@ -185,16 +185,19 @@ func (s *server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return s.result(n, "fsync", err)
 }
 
-// trySync syncs a file's data if that waits for nothing but the disk, and else returns layer.ErrWait.
-func (s *server) trySync(n node) error {
+// trySync syncs a file's data if that waits for nothing but the disk. done gets how it ended, perhaps later: layer.ErrWait if it
+// has to wait for more.
+func (s *server) trySync(n node, done func(error)) {
 	if n.kind() != kindFile {
-		return layer.ErrWait
+		done(layer.ErrWait)
+		return
 	}
 	f, err := s.store.FileByID(n.fileID())
 	if err != nil {
-		return err
+		done(err)
+		return
 	}
-	return f.TryFlush()
+	f.TryFlush(done)
 }
 
 // Flush is close(2), for a kernel that does not know it may leave it out.

@@ -212,14 +212,8 @@ func (l *loop) write(r *request) {
 		return
 	}
 	if err == nil && through(in) {
-		err = layer.ErrWait
-		if in.Flags&unix.O_SYNC == unix.O_DSYNC { // with O_SYNC times are committed, too
-			err = l.sync(node(in.NodeId))
-		}
-		if err == layer.ErrWait {
-			l.s.syncLater(r.dev, *in)
-			return
-		}
+		l.syncWritten(r.dev, *in)
+		return
 	}
 	if err != nil {
 		l.s.failLater(r.dev, &in.InHeader, "write", err)
@@ -228,32 +222,70 @@ func (l *loop) write(r *request) {
 	r.dev.answerWrite(&l.done, in.Unique, in.Size)
 }
 
-// fsync answers an FSYNC, by itself if nothing has to be committed. Times, which fdatasync leaves out, are.
-func (l *loop) fsync(r *request) {
-	req := r.p
-	in := (*fuse.FsyncIn)(unsafe.Pointer(&req[0]))
-	err := layer.ErrWait
-	if len(req) >= int(unsafe.Sizeof(*in)) && in.FsyncFlags&fsyncDataOnly != 0 && !l.s.relief.slow.Load() {
-		err = l.sync(node(in.NodeId))
+// syncWritten goes on with a WRITE that is to be on disk when it is answered. With O_SYNC times are committed, too.
+func (l *loop) syncWritten(d device, in fuse.WriteIn) {
+	if in.Flags&unix.O_SYNC != unix.O_DSYNC {
+		l.s.syncLater(d, in)
+		return
 	}
-	switch err {
-	case nil:
-		r.dev.answerStatus(in.Unique, fuse.OK)
-	case layer.ErrWait:
-		l.s.spawn(r.dev, bytes.Clone(req))
-	default:
-		l.s.failLater(r.dev, &in.InHeader, "fsync", err)
-	}
+	l.sync(&in.InHeader, func(err error) {
+		switch err {
+		case nil:
+			d.answerWrite(new([writeAnswer]byte), in.Unique, in.Size)
+		case layer.ErrWait:
+			l.s.syncLater(d, in)
+		default:
+			l.s.failLater(d, &in.InHeader, "write", err)
+		}
+	})
 }
 
-// sync waits for the disk and nothing else, or returns layer.ErrWait: handing a sync over to a goroutine takes a fourth of
-// the time that a disk takes for it. Half of the loops at most wait, so that the other half serves who does not.
-func (l *loop) sync(n node) error {
-	defer l.s.syncing.Add(-1)
-	if l.s.syncing.Add(1) > int32(len(l.s.devices)/2) {
-		return layer.ErrWait
+// fsync answers an FSYNC, by itself if nothing has to be committed. Times, which fdatasync leaves out, are.
+func (l *loop) fsync(r *request) {
+	if len(r.p) < int(unsafe.Sizeof(fuse.FsyncIn{})) {
+		l.s.spawn(r.dev, bytes.Clone(r.p))
+		return
 	}
-	return l.s.files.trySync(n)
+	d, in := r.dev, *(*fuse.FsyncIn)(unsafe.Pointer(&r.p[0]))
+	if in.FsyncFlags&fsyncDataOnly == 0 || l.s.relief.slow.Load() {
+		l.s.spawn(d, bytes.Clone(r.p))
+		return
+	}
+	l.sync(&in.InHeader, func(err error) {
+		switch err {
+		case nil:
+			d.answerStatus(in.Unique, fuse.OK)
+		case layer.ErrWait:
+			l.s.spawn(d, bytesOf(&in))
+		default:
+			l.s.failLater(d, &in.InHeader, "fsync", err)
+		}
+	})
+}
+
+// sync has a file synced if that waits for the disk and nothing else; done gets how it ended, layer.ErrWait if there is more to
+// wait for, in whichever goroutine. Handing a sync over takes a fourth of the time that a disk takes for it. Half of the
+// loops at most wait, so that the other half serves who does not.
+func (l *loop) sync(h *fuse.InHeader, done func(error)) {
+	s, session := l.s, l.dev.session
+	slot := session.NoteHanded(h.Unique)
+	s.running.Add(1)
+	ended := func(err error) {
+		done(err)
+		session.EndHanded(slot)
+		s.running.Done()
+	}
+	defer s.syncing.Add(-1)
+	if s.syncing.Add(1) > int32(len(s.devices)/2) {
+		ended(layer.ErrWait)
+		return
+	}
+	s.files.trySync(node(h.NodeId), ended)
+}
+
+// bytesOf are those of a request.
+func bytesOf(in *fuse.FsyncIn) []byte {
+	return bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(in)), unsafe.Sizeof(*in)))
 }
 
 // writeLater hands a WRITE to a goroutine.

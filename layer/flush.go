@@ -28,26 +28,42 @@ func (f *File) flushHead(what want) error {
 	return f.flush(f.state.Load().head, what)
 }
 
-// TryFlush is Flush with dataOnly that waits for one write or sync, of no more than a few MiB, and for nothing else: it
-// returns ErrWait if the index has to be told, or another flush or a snapshot is under way.
-func (f *File) TryFlush() error {
+// TryFlush is Flush with dataOnly that waits for one write or sync, of no more than a few MiB, and for nothing else. done gets
+// how it ended: ErrWait if the index has to be told, or another flush or a snapshot is under way. It may be called after the
+// return, by whoever writes what several flush, and must not wait for anything.
+func (f *File) TryFlush(done func(error)) {
 	if !f.vm.sealing.TryRLock() {
-		return ErrWait
+		done(ErrWait)
+		return
 	}
-	defer f.vm.sealing.RUnlock()
 	head := f.state.Load().head
 	w := head.writer()
 	if w == nil || !w.flushing.TryLock() {
-		return ErrWait
+		f.vm.sealing.RUnlock()
+		done(ErrWait)
+		return
 	}
-	defer w.flushing.Unlock()
+	end := func(err error) {
+		w.flushing.Unlock()
+		f.vm.sealing.RUnlock()
+		done(err)
+	}
+	err := f.flushToJournal(head, w, func(err error) {
+		if err != nil {
+			err = ErrWait
+		}
+		end(err)
+	})
 	switch {
-	case f.flushToJournal(head, w):
-		return nil
+	case err == errLater:
+		return
+	case err == nil:
 	case w.journaled || f.uncommitted(w) || w.unsynced.Load() > writebackFrom:
-		return ErrWait
+		err = ErrWait
+	default:
+		err = f.flushLocked(head, w, true)
 	}
-	return f.flushLocked(head, w, true)
+	end(err)
 }
 
 // pending says whether there is anything that a flush would commit.
@@ -86,11 +102,21 @@ func (f *File) flush(l *layer, what want) error {
 	defer w.flushing.Unlock()
 	defer close(r.done)
 	what = w.rounds.begin(r)
-	if what == (want{}) && f.flushToJournal(l, w) {
+	if what == (want{}) && f.awaitJournal(l, w) {
 		return nil
 	}
 	r.err = f.flushLocked(l, w, !what.times)
 	return r.err
+}
+
+// awaitJournal waits for flushToJournal, and says whether it did what it is for.
+func (f *File) awaitJournal(l *layer, w *headState) bool {
+	written := make(chan error, 1)
+	err := f.flushToJournal(l, w, func(err error) { written <- err })
+	if err == errLater {
+		err = <-written
+	}
+	return err == nil
 }
 
 func (f *File) flushLocked(l *layer, w *headState, dataOnly bool) error {

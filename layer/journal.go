@@ -40,6 +40,7 @@ var errNoRoom = fmt.Errorf("%w: no room in the journal", errNoRecord)
 type journal struct {
 	open atomic.Bool        // records can be written
 	wake chan struct{}      // somebody has work for keepJournal
+	told atomic.Bool        // that it failed
 	kept map[uint64]LayerID // the numbers of records that are in journal.kept, and of which layers: keepJournal's own
 
 	mu      sync.Mutex // innermost; guards what follows
@@ -53,7 +54,9 @@ type journal struct {
 	writing []uint64                    // the numbers of those that are being written, rising; and of one that failed
 	ended   uint64                      // how many have been written since the key is new
 	tail    uint64                      // the highest one of those
-	under   sync.WaitGroup              // writes that are under way
+	under   sync.WaitGroup              // records that wait or are being written
+	waiting []*recordWrite              // for journalgroup.go
+	led     bool                        // somebody writes them
 	free    [][]byte                    // memory for records
 }
 
@@ -89,36 +92,6 @@ func (j *journal) position() uint64 {
 	return j.next
 }
 
-// write has blocks of a layer on disk when it returns; fill copies their data. errNoRecord: nothing was done. After any other
-// error nothing is written any more: nobody knows what is there.
-func (j *journal) write(l LayerID, blocks []uint64, fill func(data []byte) error) error {
-	p, err := j.memory()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errNoRecord, err)
-	}
-	defer j.putMemory(p)
-	rec := p[:(1+len(blocks))*blockSize]
-	if err := fill(rec[blockSize:]); err != nil {
-		return fmt.Errorf("%w: %w", errNoRecord, err)
-	}
-	r := journalRecord{layer: l, blocks: blocks}
-	slot, err := j.begin(&r)
-	if err != nil {
-		return err
-	}
-	defer j.under.Done()
-	j.file.seal(rec, &r)
-	err = j.file.write(rec, slot)
-	m := j.end(&r, err)
-	if err == nil {
-		err = j.file.mark.write(&m)
-	}
-	if err != nil {
-		j.open.Store(false)
-	}
-	return err
-}
-
 // begin takes slots for a record, and numbers it.
 func (j *journal) begin(r *journalRecord) (slot int, err error) {
 	j.mu.Lock()
@@ -135,7 +108,6 @@ func (j *journal) begin(r *journalRecord) (slot int, err error) {
 		j.ask()
 		return 0, errNoRoom
 	}
-	j.under.Add(1)
 	r.number = j.next
 	j.next++
 	j.at, j.used = at+n, j.used+skip+n
@@ -149,22 +121,24 @@ func (j *journal) begin(r *journalRecord) (slot int, err error) {
 	return at, nil
 }
 
-// end follows the writing of a record. One that failed counts as being written for ever. Any other frees the slots of those
-// that it does not count as needed: whatever is torn where they were, it is the newest one that is believed, or a later one.
-func (j *journal) end(r *journalRecord, err error) journalMark {
+// end follows the writing of records. Those that failed count as being written for ever. Any others free the slots of those
+// that they do not count as needed: whatever is torn where they were, it is the newest one that is believed, or a later one.
+func (j *journal) end(err error, records ...*journalRecord) journalMark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err != nil {
 		j.open.Store(false)
 		return journalMark{}
 	}
-	i := slices.Index(j.writing, r.number)
-	j.writing = slices.Delete(j.writing, i, i+1)
-	for len(j.dead) > 0 && j.dead[0].number < r.tail {
+	for _, r := range records {
+		i := slices.Index(j.writing, r.number)
+		j.writing = slices.Delete(j.writing, i, i+1)
+		j.ended, j.tail = j.ended+1, max(j.tail, r.tail)
+	}
+	for len(j.dead) > 0 && j.dead[0].number < j.tail {
 		j.used -= j.dead[0].slots
 		j.dead = j.dead[1:]
 	}
-	j.ended, j.tail = j.ended+1, max(j.tail, r.tail)
 	return j.markLocked()
 }
 
@@ -285,6 +259,7 @@ func (j *journal) start(f *journalFile) {
 	defer j.mu.Unlock()
 	j.file, j.at, j.used, j.dead, j.writing = f, journalHeaders, 0, nil, nil
 	j.ended, j.tail = 0, f.first
+	j.told.Store(false)
 	j.open.Store(true)
 }
 
@@ -320,7 +295,7 @@ func (j *journal) memory() ([]byte, error) {
 func (j *journal) putMemory(p []byte) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.free) < 8 {
+	if len(j.free) < groupSize {
 		j.free = append(j.free, p)
 		return
 	}

@@ -62,7 +62,7 @@ func (m *ringModel) end(t *rapid.T) {
 	}
 	i := rapid.IntRange(0, len(m.writing)-1).Draw(t, "which")
 	r := m.writing[i]
-	m.j.end(&r.journalRecord, nil)
+	m.j.end(nil, &r.journalRecord)
 	m.writing = slices.Delete(m.writing, i, i+1)
 	m.tail = max(m.tail, r.tail)
 }
@@ -151,7 +151,7 @@ func TestJournalOldest(t *testing.T) {
 		r := journalRecord{layer: l, blocks: make([]uint64, blocks)}
 		_, err := j.begin(&r)
 		require.NoError(t, err)
-		j.end(&r, nil)
+		j.end(nil, &r)
 	}
 	begin(1, 9)
 	begin(2, 9)

@@ -203,7 +203,6 @@ func TestJournalTornBesideWhole(t *testing.T) {
 	torn := journalRecord{layer: 2, blocks: []uint64{1, 2, 3}}
 	slot, err := j.begin(&torn)
 	require.NoError(t, err)
-	defer j.under.Done()
 	later, err := record(t, j, 3, 0, 1)
 	require.NoError(t, err)
 	p := bytesOf(t, dir)
@@ -214,7 +213,7 @@ func TestJournalTornBesideWhole(t *testing.T) {
 	got, err := parse(p)
 	require.NoError(t, err)
 	requireRecords(t, []journalRecord{first, later}, []journalRecord{first, later}, got)
-	j.end(&torn, nil)
+	j.end(nil, &torn)
 	_, err = record(t, j, 1, 0, 1)
 	require.NoError(t, err)
 	p = bytesOf(t, dir)

@@ -16,37 +16,44 @@ import (
 	"github.com/snapfs/snapfs/blockmap"
 )
 
-// flushToJournal has the journal make durable what was written to a head, if that is little, and says whether it did. If
-// not, the flush has to commit, or to sync where nothing is to be committed. The caller holds flushing.
-func (f *File) flushToJournal(l *layer, w *headState) bool {
-	j := f.vm.store.journal
+// flushToJournal has the journal make durable what was written to a head, if that is little. It returns nil when that is so;
+// errLater if done will be called, with nil or errNoRecord, as submit does; and errNoRecord if the flush has to commit, or to sync
+// where nothing is to be committed. The caller holds flushing, until then.
+func (f *File) flushToJournal(l *layer, w *headState, done func(error)) error {
+	s := f.vm.store
 	if w.gone || w.failed.Load() || !w.journaled && !f.uncommitted(w) {
-		return false
+		return errNoRecord
 	}
-	if !j.open.Load() {
-		j.ask()
-		return false
+	if !s.journal.open.Load() {
+		s.journal.ask()
+		return errNoRecord
 	}
 	if !w.recorded || f.size.Load() != w.saved.size || f.voiding.Load() != nil {
-		return false
+		return errNoRecord
 	}
 	blocks, all := w.written.take()
 	if !all {
-		return false
+		return errNoRecord
 	}
 	if len(blocks) == 0 {
-		return true // what was written is in the journal already
+		return nil // what was written is in the journal already
 	}
 	w.journaled = true
-	err := j.write(l.id, blocks, func(data []byte) error { return f.vm.store.readWritten(l, blocks, data) })
-	if err == nil {
-		return true
+	written := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		w.written.overflow()
+		if !errors.Is(err, errNoRecord) && !s.journal.told.Swap(true) {
+			s.work.start(func() { s.opts.Event("", "journal-failed", "error", err.Error()) }) // slower from here on, no more
+		}
+		return errNoRecord
 	}
-	w.written.overflow()
-	if !errors.Is(err, errNoRecord) {
-		f.vm.store.opts.Event("", "journal-failed", "error", err.Error()) // slower from here on, no more
+	err := s.journal.submit(l.id, blocks, func(data []byte) error { return s.readWritten(l, blocks, data) }, func(err error) { done(written(err)) })
+	if err != nil {
+		return written(err)
 	}
-	return false
+	return errLater
 }
 
 // readWritten reads blocks of a layer's data file, which were just written to it.

@@ -409,14 +409,14 @@ func TestTryFlushToJournal(t *testing.T) {
 	openJournal(t, s)
 	write(t, f, blocksOf(2, 1), blockSize)
 	before := s.journal.position()
-	require.NoError(t, f.TryFlush())
+	require.NoError(t, tryFlush(f))
 	require.Equal(t, before+1, s.journal.position())
 	require.NoError(t, f.Discard(0, blockSize))
-	require.ErrorIs(t, f.TryFlush(), ErrWait)
+	require.ErrorIs(t, tryFlush(f), ErrWait)
 	flush(t, f)
 	write(t, f, blocksOf(2, 1), 2*blockSize)
 	s.fail(f.state.Load().head)
-	require.NotNil(t, f.TryFlush())
+	require.NotNil(t, tryFlush(f))
 	requireEIO(t, f.Flush(true))
 	require.Equal(t, before+1, s.journal.position())
 }
@@ -426,10 +426,10 @@ func TestTryFlushToJournal(t *testing.T) {
 func TestConcurrentFlushesToJournal(t *testing.T) {
 	base := t.TempDir()
 	s := openStore(t, filepath.Join(base, "0"), Options{})
-	const sectors, writers = 1600, 4
+	const sectors, writers, disks = 800, 2, 6
 	v := makeVM(t, s, "web")
 	var files []*stamped
-	for i := range 2 {
+	for i := range disks {
 		files = append(files, newStamped(makeFile(t, v, fmt.Sprintf("disk%d", i), sectors*sector), sectors))
 	}
 	records := uint64(0)
