@@ -61,6 +61,7 @@ func (f *File) TryFlush(done func(error)) {
 	case w.journaled || f.uncommitted(w) || w.unsynced.Load() > writebackFrom:
 		err = ErrWait
 	default:
+		w.noteHabit()
 		err = f.flushLocked(head, w, true)
 	}
 	end(err)

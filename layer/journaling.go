@@ -39,6 +39,7 @@ func (f *File) flushToJournal(l *layer, w *headState, done func(error)) error {
 		return nil // what was written is in the journal already
 	}
 	w.journaled = true
+	w.habit.Store(0)
 	written := func(err error) error {
 		if err == nil {
 			return nil

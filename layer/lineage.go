@@ -46,13 +46,14 @@ type headState struct {
 	failed   atomic.Bool  // a flush failed: what it held may be lost, so no later one may succeed
 
 	rounds    rounds
-	flushing  sync.Mutex // one flush at a time
-	saved     fileMeta   // guarded by flushing: what the index has of the file
-	recorded  bool       // guarded by flushing: the index knows of the data file
-	logged    hold       // of what the session log has and the index has not
-	gone      bool       // guarded by flushing: nothing is committed any more
-	journaled bool       // guarded by flushing: the journal has blocks of it that the index may not know
-	written   written    // since the last flush
+	flushing  sync.Mutex   // one flush at a time
+	saved     fileMeta     // guarded by flushing: what the index has of the file
+	recorded  bool         // guarded by flushing: the index knows of the data file
+	logged    hold         // of what the session log has and the index has not
+	gone      bool         // guarded by flushing: nothing is committed any more
+	journaled bool         // guarded by flushing: the journal has blocks of it that the index may not know
+	written   written      // since the last flush
+	habit     atomic.Int32 // how many flushes in a row were of a few blocks: for early.go
 
 	mu      sync.Mutex // guards what follows, and keeps changes to dirty in step with it
 	counts  counts

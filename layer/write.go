@@ -12,6 +12,14 @@ import (
 // Write writes all of p at off, or returns an error. What it wrote survives a power loss after the next Flush.
 // With wait=false it returns ErrWait rather than wait for a snapshot, a shrink or the index.
 func (f *File) Write(p []byte, off int64, wait bool) (int, error) {
+	n, err := f.write(p, off, wait)
+	if n > 0 {
+		f.writeEarly(off, n)
+	}
+	return n, err
+}
+
+func (f *File) write(p []byte, off int64, wait bool) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}

@@ -60,6 +60,13 @@ func (t *written) reset() {
 	t.many.Store(false)
 }
 
+// len is how long the list is, and says whether it is all.
+func (t *written) len() (n int, all bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count, !t.many.Load()
+}
+
 // take empties the list, and says whether it was all.
 func (t *written) take() ([]uint64, bool) {
 	t.mu.Lock()
