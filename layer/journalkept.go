@@ -209,12 +209,13 @@ func (s *Store) dropKept() error {
 	return removeFile(filepath.Join(s.dir, keptName))
 }
 
-// read reads the records of layers that the ring has and that are needed.
+// read reads the records of layers that the ring has and that are needed. None of them is being written any more: those that count as
+// such have failed, and were promised to nobody.
 func (j *journal) read(layers []LayerID) (records []journalRecord, err error) {
 	j.mu.Lock()
 	var wanted []liveRecord
 	for _, r := range j.live {
-		if slices.Contains(layers, r.layer) && j.kept[r.number] == 0 {
+		if slices.Contains(layers, r.layer) && j.kept[r.number] == 0 && !slices.Contains(j.writing, r.number) {
 			wanted = append(wanted, r)
 		}
 	}

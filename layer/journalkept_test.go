@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // losingDisk is a store with two VMs, of one of which the last flush failed, after five that only the journal has.
@@ -207,4 +209,35 @@ func TestRepairOfTheKept(t *testing.T) {
 		requireSame(t, d.db, content(t, fileNamed(t, vmNamed(t, s, "db"), "root")), "the other VM")
 		require.NoError(t, s.Close())
 	}
+}
+
+// The disk fails while a record is written, and once more while the flush goes the long way: nobody was promised what was in it, and the
+// journal is renewed all the same.
+func TestFailedRecordHoldsUpNobody(t *testing.T) {
+	var fails atomic.Bool
+	fault = func(kind string) error {
+		if kind == "sync" && fails.Load() {
+			return unix.EIO
+		}
+		return nil
+	}
+	t.Cleanup(func() { fault = nil })
+	s := newStore(t, Options{})
+	web := makeFile(t, makeVM(t, s, "web"), "root", 40*blockSize)
+	write(t, web, blocksOf(1, 2), 0)
+	commit(t, web)
+	openJournal(t, s)
+	before := s.journal.position()
+	write(t, web, blocksOf(2, 1), 5*blockSize)
+	flush(t, web)
+	require.Equal(t, before+1, s.journal.position())
+	want := content(t, web)
+	fails.Store(true)
+	write(t, web, blocksOf(3, 1), 6*blockSize)
+	requireEIO(t, web.Flush(true))
+	fails.Store(false)
+	openJournal(t, s) // as a flush of any other VM does
+	s = kill(t, s, filepath.Join(t.TempDir(), "copy"))
+	got := content(t, fileNamed(t, vmNamed(t, s, "web"), "root"))
+	requireSame(t, want[:6*blockSize], got[:6*blockSize], "what was flushed")
 }
