@@ -9,9 +9,18 @@ import "sync"
 // may be called at the same time.
 type Dirty struct {
 	mu         sync.Mutex // innermost: nothing else is locked under it
-	current    map[uint64]*Delta
-	committing map[uint64]*Delta
+	current    Changes
+	committing Changes
 	begun      bool
+}
+
+// Changes are deltas by region.
+type Changes map[uint64]sparse
+
+// Delta is what changes in a region, and whether anything does.
+func (c Changes) Delta(region uint64) (Delta, bool) {
+	s, ok := c[region]
+	return s.delta(), ok
 }
 
 // Set notes that blocks from up to, not including, to of a region are now of kind k.
@@ -21,33 +30,27 @@ func (d *Dirty) Set(region uint64, k Kind, from, to int) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delta := d.current[region]
-	if delta == nil {
-		if d.current == nil {
-			d.current = make(map[uint64]*Delta)
-		}
-		delta = new(Delta)
-		d.current[region] = delta
+	if d.current == nil {
+		d.current = make(Changes)
 	}
-	delta.Set(k, from, to)
+	s := d.current[region]
+	s.set(k, from, to)
+	d.current[region] = s
 }
 
 // Delta returns a copy of all that is uncommitted in a region, and whether there is anything.
 func (d *Dirty) Delta(region uint64) (Delta, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now, before := d.current[region], d.committing[region]
+	now, ok := d.current[region]
+	before, was := d.committing[region]
 	switch {
-	case now == nil && before == nil:
-		return Delta{}, false
-	case now == nil:
-		return *before, true
+	case !ok:
+		return before.delta(), was
+	case was:
+		now.over(&before)
 	}
-	sum := *now
-	if before != nil {
-		sum.Over(before)
-	}
-	return sum, true
+	return now.delta(), true
 }
 
 // Held returns the blocks of a region that either generation has as data: one that is being committed as data counts, also
@@ -55,8 +58,8 @@ func (d *Dirty) Delta(region uint64) (Delta, bool) {
 func (d *Dirty) Held(region uint64) (held Bitmap) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, generation := range []map[uint64]*Delta{d.current, d.committing} {
-		if delta := generation[region]; delta != nil {
+	for _, generation := range []Changes{d.current, d.committing} {
+		if delta, ok := generation.Delta(region); ok {
 			held.Or(&delta.Data)
 		}
 	}
@@ -65,7 +68,7 @@ func (d *Dirty) Held(region uint64) (held Bitmap) {
 
 // Begin takes what is dirty for a commit and returns it by region: exactly that is to be committed, and nobody changes it
 // until End. Only one commit may be under way; a second Begin panics.
-func (d *Dirty) Begin() map[uint64]*Delta {
+func (d *Dirty) Begin() Changes {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.begun {
@@ -96,11 +99,11 @@ func (d *Dirty) mergeBackLocked() {
 		return
 	}
 	for region, before := range d.committing {
-		if now := d.current[region]; now != nil {
-			now.Over(before)
-		} else {
-			d.current[region] = before
+		if now, ok := d.current[region]; ok {
+			now.over(&before)
+			before = now
 		}
+		d.current[region] = before
 	}
 }
 
@@ -113,7 +116,7 @@ func (d *Dirty) Regions() int {
 	defer d.mu.Unlock()
 	n := len(d.current)
 	for region := range d.committing {
-		if d.current[region] == nil {
+		if _, ok := d.current[region]; !ok {
 			n++
 		}
 	}

@@ -16,7 +16,7 @@ func TestDirty(t *testing.T) {
 		var d Dirty
 		var index [regions]Record // what is committed
 		var model [regions]kinds
-		var taken map[uint64]*Delta
+		var taken Changes
 		begun := false
 		t.Repeat(map[string]func(*rapid.T){
 			"set": func(t *rapid.T) {
@@ -53,7 +53,9 @@ func TestDirty(t *testing.T) {
 				}
 				committed := rapid.Bool().Draw(t, "committed")
 				if committed {
-					for region, delta := range taken {
+					for region := range taken {
+						delta, ok := taken.Delta(region)
+						require.True(t, ok)
 						delta.Apply(&index[region])
 					}
 				}
@@ -106,8 +108,9 @@ func TestDirtyTakenIsImmutable(t *testing.T) {
 		}
 	})
 	for range 100 {
-		require.Equal(t, 10, taken[1].Data.Count())
-		require.True(t, taken[1].Zero.Empty())
+		delta, _ := taken.Delta(1)
+		require.Equal(t, 10, delta.Data.Count())
+		require.True(t, delta.Zero.Empty())
 	}
 	wg.Wait()
 	d.End(false)

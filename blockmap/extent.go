@@ -43,7 +43,7 @@ func (t *Tx) nextRegion(l LineageID, region uint64) (next uint64, ok bool, err e
 func (d *Dirty) NextRegion(region uint64) (next uint64, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, generation := range []map[uint64]*Delta{d.current, d.committing} {
+	for _, generation := range []Changes{d.current, d.committing} {
 		for r := range generation {
 			if r >= region && (!ok || r < next) {
 				next, ok = r, true

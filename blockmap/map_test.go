@@ -85,11 +85,12 @@ func (d *disk) commit(l *diskLayer, fails bool) error {
 	defer l.flush.Unlock()
 	deltas := l.dirty.Begin()
 	err := d.x.Update(func(tx *Tx) error {
-		for region, delta := range deltas {
+		for region := range deltas {
 			r, err := tx.Record(d.lineage, region, l.id)
 			if err != nil {
 				return err
 			}
+			delta, _ := deltas.Delta(region)
 			delta.Apply(&r)
 			tx.PutRecord(d.lineage, region, l.id, &r)
 		}

@@ -18,10 +18,9 @@ func (d *Dirty) Truncate(block uint64) {
 		if block > base {
 			from = int(block - base)
 		}
-		delta.Data.ClearRange(from, RegionBlocks)
-		delta.Zero.ClearRange(from, RegionBlocks)
-		delta.None.ClearRange(from, RegionBlocks)
-		if delta.Empty() {
+		delta.forget(from)
+		d.current[region] = delta
+		if delta.empty() {
 			delete(d.current, region)
 		}
 	}

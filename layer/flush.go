@@ -173,7 +173,7 @@ type batch struct {
 	saved   fileMeta
 	counts  counts
 	hasFile bool // the index does not know of the data file yet
-	deltas  map[uint64]*blockmap.Delta
+	deltas  blockmap.Changes
 	punch   map[uint64]*blockmap.Bitmap
 	punched int64 // blocks that were recorded to be punched
 	begun   bool  // a part of it is committed
@@ -330,7 +330,7 @@ func (s *Store) putRegion(tx *blockmap.Tx, b *batch, region uint64) error {
 	if err != nil {
 		return err
 	}
-	if delta := b.deltas[region]; delta != nil {
+	if delta, ok := b.deltas.Delta(region); ok {
 		was := r.Empty()
 		delta.Apply(&r)
 		putRecord(tx, in, l.id, region, was, &r)

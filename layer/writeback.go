@@ -62,8 +62,8 @@ func handOver(fd int, b *batch) (err error) {
 	var e extent
 	n := 0
 	for _, region := range b.regions() {
-		delta := b.deltas[region]
-		if delta == nil {
+		delta, ok := b.deltas.Delta(region)
+		if !ok {
 			continue
 		}
 		delta.Data.Runs(func(from, to int) {
