@@ -29,8 +29,12 @@ const (
 	// windowsOfMemory is the part of the host's memory that is mapped at most.
 	windowsOfMemory = 4
 
-	// shortestRun is how many blocks of one layer are worth a mapping of their own.
+	// shortestRun is how many blocks of one layer are worth a mapping of their own; windowRuns is how many a window has at most.
 	shortestRun = 8
+	windowRuns  = blockmap.RegionBlocks / shortestRun
+
+	// roomForOthers is for how many windows room is made at a time.
+	roomForOthers = 16
 
 	// windowsKept is how many looks a window that is not used outlasts.
 	windowsKept = 30

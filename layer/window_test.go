@@ -261,3 +261,41 @@ func TestWindowsWhereMappingsAreScarce(t *testing.T) {
 	_, n := openWindows(s)
 	require.LessOrEqual(t, n, 40)
 }
+
+// Where room for a window is short, or its place is taken, one that is not used gives way at once, and one that is used does not.
+func TestIdleWindowsGiveWay(t *testing.T) {
+	most, looked := windowRunsAtMost, windowsLooked
+	windowRunsAtMost, windowsLooked = windowRuns+1, time.Hour
+	t.Cleanup(func() { windowRunsAtMost, windowsLooked = most, looked })
+	s := newStore(t, Options{})
+	f := makeFile(t, makeVM(t, s, "web"), "root", windowSize)
+	w := s.data.windows
+	far := uint64(len(w.places))
+	resize(t, f, int64(far+1)*windowSize)
+	for _, region := range []uint64{0, 1, far} {
+		write(t, f, blocksOf(byte(region), shortestRun), int64(region)*windowSize)
+		_, err := f.Read(make([]byte, blockSize), int64(region)*windowSize) // loads the map
+		require.NoError(t, err)
+	}
+	chain := f.state.Load().chain
+	open := func() (regions []uint64) {
+		for i := range w.places {
+			if v := w.places[i].Load(); v != nil {
+				regions = append(regions, v.region)
+			}
+		}
+		return regions
+	}
+	w.grant(wish{chain, 0})
+	w.grant(wish{chain, 1})
+	require.Equal(t, []uint64{0, 1}, open(), "there is little room, but both are used")
+	w.grant(wish{chain, far})
+	require.Equal(t, []uint64{0, 1}, open(), "its place is used")
+	w.look()
+	w.grant(wish{chain, far})
+	require.Equal(t, []uint64{0, 1}, open(), "since the last look it was not used, but that may be a moment")
+	w.places[w.place(wish{chain, 1})].Load().used.Store(true)
+	w.look()
+	w.grant(wish{chain, far})
+	require.Equal(t, []uint64{far, 1}, open())
+}

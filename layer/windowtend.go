@@ -40,14 +40,20 @@ func (w *windows) any() bool {
 	return w.open > 0
 }
 
-// grant opens a window, if its place is free. If not, the one that is there has to be used to stay.
+// grant opens a window, if its place is free, or that of one that idles. If not, the one that is there has to be used to stay.
 func (w *windows) grant(of wish) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	place := w.place(of)
 	if there := w.places[place].Load(); there != nil {
-		there.contested = there.wish != of
-		return
+		if there.wish == of || !there.idles() {
+			there.contested = there.wish != of
+			return
+		}
+		w.closeLocked(func(v *window) bool { return v == there })
+	}
+	if w.runs+windowRuns > w.runsAtMost {
+		w.makeRoom()
 	}
 	if w.arena == nil {
 		arena, err := mapZeros(nil, uintptr(len(w.places))*windowSize, 0)
@@ -69,6 +75,25 @@ func (w *windows) grant(of wish) {
 	w.open++
 	w.runs += v.runs
 }
+
+// makeRoom closes windows that idle, those first that have done so the longest, for some others to come.
+func (w *windows) makeRoom() {
+	var idle []*window
+	for i := range w.places {
+		if v := w.places[i].Load(); v != nil && v.idles() {
+			idle = append(idle, v)
+		}
+	}
+	slices.SortFunc(idle, func(a, b *window) int { return b.idle - a.idle })
+	n := 0
+	for left := w.runs; n < len(idle) && left+windowRuns*roomForOthers > w.runsAtMost; n++ {
+		left -= idle[n].runs
+	}
+	w.closeLocked(func(v *window) bool { return slices.Contains(idle[:n], v) })
+}
+
+// idles says whether a window was not used for as long as from one look to the next.
+func (v *window) idles() bool { return !v.used.Load() && v.idle > 1 }
 
 func (w *windows) at(place int) unsafe.Pointer {
 	return unsafe.Add(w.arena, place*windowSize)
