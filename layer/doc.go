@@ -26,7 +26,7 @@
 //	VM.op          one namespace or snapshot operation of a VM at a time
 //	VM.logFlush    one flush for want of room in the session log at a time
 //	VM.sealing     held while heads are sealed: flushes wait for it
-//	head.flushing  one flush of a layer at a time
+//	head.flushing  one flush of a layer at a time; of one that goes to the journal, who writes that lets go of both
 //	VM.barrier     shared by every change to a file, exclusive for the instant in which heads are swapped
 //	File.stripes   the blocks that are being taken over by the head
 //	Map regions    loading and changing the map (blockmap)
