@@ -29,6 +29,15 @@ func newRing(t tester, dir string, slots int) *journal {
 	return j
 }
 
+// write waits until blocks of a layer are on disk.
+func (j *journal) write(l LayerID, blocks []uint64, fill func(data []byte) error) error {
+	written := make(chan error, 1)
+	if err := j.submit(l, blocks, fill, func(err error) { written <- err }); err != nil {
+		return err
+	}
+	return <-written
+}
+
 // record writes blocks of a layer, from first on, with data of their own.
 func record(t tester, j *journal, l LayerID, first uint64, blocks int) (journalRecord, error) {
 	t.Helper()

@@ -38,18 +38,9 @@ type recordWrite struct {
 // bytes are those of the record, of whole slots.
 func (w *recordWrite) bytes() []byte { return w.mem[:(1+len(w.blocks))*blockSize] }
 
-// write has blocks of a layer on disk when it returns; fill copies their data. errNoRecord: nothing was done. After any other
-// error nothing is written any more: nobody knows what is there.
-func (j *journal) write(l LayerID, blocks []uint64, fill func(data []byte) error) error {
-	written := make(chan error, 1)
-	if err := j.submit(l, blocks, fill, func(err error) { written <- err }); err != nil {
-		return err
-	}
-	return <-written
-}
-
-// submit is write that may return before the blocks are there; at most it waits for one group, its own. If it returns nil, done
-// gets the outcome, in whichever goroutine, and must not wait for anything.
+// submit has blocks of a layer on disk by the time that done is called, in whichever goroutine; done must not wait for anything. fill
+// copies their data. It returns before that, or after one group has been written, its own. errNoRecord, returned or given to
+// done: nothing was done. After any other error that done gets, nothing is written any more: nobody knows what is there.
 func (j *journal) submit(l LayerID, blocks []uint64, fill func(data []byte) error, done func(error)) error {
 	mem, err := j.memory()
 	if err != nil {
