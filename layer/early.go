@@ -18,10 +18,9 @@ const (
 func (w *headState) noteHabit() {
 	n, all := w.written.len()
 	switch {
-	case n == 0:
 	case !all || n > earlyBlocks:
 		w.habit.Store(0)
-	case w.habit.Load() < earlyFrom:
+	case n > 0 && w.habit.Load() < earlyFrom:
 		w.habit.Add(1)
 	}
 }
