@@ -32,8 +32,14 @@ func (b *bench) fleets(n int) (all []target) {
 		}
 	}
 	b.qemuFleet(n, size, fleet)
-	dir := b.temp()
-	fleet(raw, b.files(n, size, func(i int) string { return filepath.Join(dir, vmOf(i)) }))
+	host, under := b.temp(), b.temp()
+	name := func(dir string) func(int) string {
+		return func(i int) string { return filepath.Join(dir, vmOf(i)) }
+	}
+	fleet(raw, b.files(n, size, name(host)))
+	mountpoint, pid := newLoopback(b.scope, under)
+	b.files(n, size, name(under))
+	fleet(loopback, paths(n, name(mountpoint))).server = func() int { return pid }
 	return all
 }
 
@@ -54,10 +60,17 @@ func (b *bench) qemuFleet(n int, size int64, fleet func(peer, []string) *target)
 func vmOf(i int) string { return fmt.Sprint("vm", i) }
 
 // files makes n files, and returns their paths.
-func (b *bench) files(n int, size int64, path func(int) string) (paths []string) {
-	for i := range n {
-		paths = append(paths, path(i))
-		newDisk(b.scope, paths[i], size).release()
+func (b *bench) files(n int, size int64, path func(int) string) []string {
+	all := paths(n, path)
+	for _, p := range all {
+		newDisk(b.scope, p, size).release()
 	}
-	return paths
+	return all
+}
+
+func paths(n int, path func(int) string) (all []string) {
+	for i := range n {
+		all = append(all, path(i))
+	}
+	return all
 }

@@ -103,11 +103,11 @@ func worstOf(group string, m metric) func(*results) (float64, bool) {
 	}
 }
 
-// syncedGoals are for writes with an fdatasync each. Where several go to one disk it is the kernel that limits them: it
-// sends one FSYNC of a file at a time, so what a bare loopback does stands beside.
+// syncedGoals are for writes with an fdatasync each. What several writers get through FUSE is limited by more than the
+// daemon, most of all on one disk, where the kernel sends one FSYNC at a time: so what a bare loopback does stands beside.
 func syncedGoals(l load) []goal {
 	settled, fresh := against(raw, 0.8, "synced", l, 0), against(raw, 0.4, "synced", l.after(), 0)
-	if l.jobs > 1 && !l.apart {
+	if l.jobs > 1 {
 		settled.limit, fresh.limit = loopbackLimit(l), loopbackLimit(l.after())
 	}
 	return []goal{settled, fresh, against(qsdQcow2, 1, "synced", l.after(), 0)}

@@ -37,5 +37,6 @@ func TestLimitBesideGoal(t *testing.T) {
 	limit, ok := g.limit(r)
 	require.True(t, ok)
 	require.Equal(t, 0.1, limit)
-	require.Nil(t, syncedGoals(synced(8).each())[0].limit, "a disk each: nothing keeps them")
+	require.NotNil(t, syncedGoals(synced(8).each())[0].limit)
+	require.Nil(t, syncedGoals(synced(1))[0].limit, "one writer: a file on the host is what it is compared with")
 }

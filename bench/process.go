@@ -18,9 +18,9 @@ import (
 // patience is how long to wait for what takes seconds at most.
 const patience = 2 * time.Minute
 
-// start runs a program that ends with this one.
+// start runs a program that ends with this one, in a session of its own: see daemon.StartCommand.
 func start(s *scope, cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	require.NoError(s, cmd.Start())
 }
 

@@ -47,12 +47,14 @@ func StartProgram(t T, program, store, dir string, opts ...string) *Daemon {
 	return StartCommand(t, exec.Command(program, append([]string{"mount", store, dir, "-f"}, opts...)...), dir)
 }
 
-// StartCommand is Start with a command that becomes a daemon in the foreground.
+// StartCommand is Start with a command that becomes a daemon in the foreground. It has a session of its own, as it would from
+// a service manager: the scheduler shares processors between sessions (sched(7), autogroup) or services, not between
+// threads, so that within the caller's the daemon's threads would take turns with those that ask it for something.
 func StartCommand(t T, cmd *exec.Cmd, dir string) *Daemon {
 	t.Helper()
 	d := &Daemon{Cmd: cmd, Exited: make(chan struct{}), Stderr: new(bytes.Buffer)}
 	d.Cmd.Stderr = d.Stderr
-	d.Cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	d.Cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	require.NoError(t, d.Cmd.Start())
 	go func() {
 		_ = d.Cmd.Wait()
