@@ -46,6 +46,9 @@ func (b *bench) measure(at target, l load) {
 	if l.writes() {
 		b.writeBack()
 	}
+	if l.reads() && at.warm != nil {
+		at.warm() // it may be a minute since its last turn, and there are hosts that take away what nobody uses for so long
+	}
 	busy := at.busy(b)
 	out := at.put(l, b.each)
 	note := func(m metric, value float64) {

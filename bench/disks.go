@@ -84,16 +84,16 @@ func (d *disks) makeFlat() {
 	dir := d.s.temp()
 	mountpoint, pid := newLoopback(d.s, dir)
 	q := newStorageDaemon(d.s, "raw", d.form.size, d.qemu)
-	file := func(who peer, path string, server func() int) {
+	file := func(who peer, path string, server func() int, warm func()) {
 		d.spread(newDisk(d.s, path, d.form.size), 0, nil)
 		d.flat = append(d.flat, target{peer: who, put: fioOn(d.s, d.form.size, path), server: server,
-			fill: func() { refill(d.s, path, d.form.size) }})
+			fill: func() { refill(d.s, path, d.form.size) }, warm: warm})
 	}
-	file(qsdRaw, q.path, q.pid)
-	file(raw, filepath.Join(dir, "raw"), nil)
+	file(qsdRaw, q.path, q.pid, q.warm)
+	file(raw, filepath.Join(dir, "raw"), nil, nil)
 	path := filepath.Join(mountpoint, "loopback")
 	newDisk(d.s, filepath.Join(dir, "loopback"), d.form.size).release()
-	file(loopback, path, func() int { return pid })
+	file(loopback, path, func() int { return pid }, func() { warm(d.s, path, d.form.size) })
 }
 
 // spread fills a disk and reads it.
@@ -144,11 +144,11 @@ func (d *disks) targets(depths []int) (all []target) {
 			vm := vmName(depth)
 			path := m.path(vm, "disk")
 			all = append(all, target{peer: m.peer, depth: depth, put: fioOn(d.s, d.form.size, path), server: func() int { return m.Worker() },
-				snapshot: func() { m.another(vm) }, fill: func() { refill(d.s, path, d.form.size) }})
+				snapshot: func() { m.another(vm) }, fill: func() { refill(d.s, path, d.form.size) }, warm: func() { warm(d.s, path, d.form.size) }})
 		}
 		if q := d.chains[depth]; q != nil {
 			all = append(all, target{peer: qsdQcow2, depth: depth, put: fioOn(d.s, d.form.size, q.path), server: q.pid,
-				snapshot: func() { q.snapshot() }, fill: func() { refill(d.s, q.path, d.form.size) }})
+				snapshot: func() { q.snapshot() }, fill: func() { refill(d.s, q.path, d.form.size) }, warm: q.warm})
 		}
 		if depth == 0 {
 			all = append(all, d.flat...)
@@ -173,7 +173,7 @@ func (d *disks) images(depths []int) (all []target) {
 		all = append(all, target{peer: qcow2, depth: depth, put: x.put})
 		if d.form.cached {
 			x := newImageBench(d.s, q.top, "qcow2", "writeback", "threads", d.form.size)
-			all = append(all, target{peer: qcow2Cache, depth: depth, put: x.put})
+			all = append(all, target{peer: qcow2Cache, depth: depth, put: x.put, warm: q.warm})
 		}
 	}
 	return d.wanted(all)

@@ -58,6 +58,8 @@ func (l load) by(engine string) load {
 
 func (l load) writes() bool { return l.rw != "randread" && l.rw != "read" }
 
+func (l load) reads() bool { return l.rw != "randwrite" && l.rw != "write" }
+
 // metric is how fast it goes.
 func (l load) metric() metric {
 	if l.block >= mib {
@@ -106,5 +108,6 @@ type target struct {
 	put      func(l load, t time.Duration) sample
 	snapshot func()     // takes one, before a load that wants it; nil: there is no such thing
 	fill     func()     // writes all of it
+	warm     func()     // has all of it in the host's page cache; nil: it does not go through that
 	server   func() int // the process whose CPU time counts; nil: nobody's
 }

@@ -65,7 +65,26 @@ func (s *Store) read(m *blockmap.Map, size int64, p []byte, off int64) (int, err
 	}
 	slot := s.epochs.enter()
 	defer s.epochs.leave(slot)
+	s.readAhead(m, len(p), off)
 	return len(p), s.readChain(m, p, off, true)
+}
+
+// readAhead has the disk read n bytes at off, if they are of several runs, of all these at once, so that the reads to come wait
+// for all of them together. The kernel reads ahead in one file and knows nothing of the next. What goes wrong is left to those
+// reads to find.
+func (s *Store) readAhead(m *blockmap.Map, n int, off int64) {
+	for whole := n; n > 0; {
+		owner, run, err := run(m, off, n, true)
+		if err != nil || run == whole {
+			return
+		}
+		if lay := s.tree.layer(owner); owner != 0 && lay != nil && lay.lost == nil {
+			if fd, err := s.data.open(lay, false); err == nil {
+				_ = unix.Fadvise(fd, off, int64(run), unix.FADV_WILLNEED)
+			}
+		}
+		n, off = n-run, off+int64(run)
+	}
 }
 
 func (s *Store) tryRead(chain *chainMap, size int64, p []byte, off int64) (data []byte, lent Loan, err error) {
