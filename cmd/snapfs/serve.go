@@ -17,8 +17,12 @@ import (
 	"github.com/snapfs/snapfs/layer"
 )
 
-// baseMemory is what the daemon needs beside the maps: request buffers, the index, the garbage collector's slack.
-const baseMemory = 192 << 20
+// baseMemory is what the daemon needs beside the maps: request buffers, the index, the garbage collector's slack. Go's runtime is
+// told of less: lateMemory is what it takes on top before it has collected, and what is not its own.
+const (
+	baseMemory = 192 << 20
+	lateMemory = 32 << 20
+)
 
 // drainEvents is how long a daemon that ends waits for the last events to be written.
 const drainEvents = 2 * time.Second
@@ -47,7 +51,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	}
 	debug.SetMaxThreads(maxThreads)
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(baseMemory + int64(spec.mapMemory))
+		debug.SetMemoryLimit(baseMemory - lateMemory + int64(spec.mapMemory))
 	}
 	kept := newDaemonLog(nil)
 	events := fs.NewEventLog(log, kept)
