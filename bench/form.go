@@ -16,6 +16,7 @@ type form struct {
 	closely    int            // of those where little decides
 	troubles   int            // of those between neighbours, which take long
 	each       time.Duration  // a load on a target, once
+	limit      time.Duration  // for all of it, if all groups are measured; 0: none
 	cached     bool           // qemu-img bench through the page cache, too
 	peerDepths map[peer][]int // at which depths a peer is measured; nil, or none for a peer: at all
 
@@ -24,7 +25,7 @@ type form struct {
 	deepQueues      []int // at the others
 	mixed           bool  // reads and writes together, too
 	writeQueues     []int // of writes
-	deepWriteQueues []int // of writes that nothing below shows through, at the other depths than 0
+	deepWriteQueues []int // at the other depths than 0
 	writeDepths     []int // those of depths at which disks are written to as well
 
 	dirty     []int64 // unflushed bytes when a snapshot is taken
@@ -53,9 +54,9 @@ var quick = form{
 }
 
 var full = form{
-	name: "full", size: 512 * mib, rounds: 3, closely: 7, troubles: 3, each: 700 * time.Millisecond, cached: true, mixed: true,
+	name: "full", size: 512 * mib, rounds: 3, closely: 5, troubles: 3, each: 500 * time.Millisecond, limit: 55 * time.Minute, cached: true, mixed: true,
 	depths: []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
-	writeQueues: []int{1, 4, 16, 64}, deepWriteQueues: []int{1, 16}, writeDepths: []int{0, 1, 10, 100, 300, 500, 1000},
+	writeQueues: []int{1, 4, 16, 64}, deepWriteQueues: []int{1, 16}, writeDepths: []int{0, 1, 10, 100, 300, 1000},
 	dirty: []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
 	flushed: 4 * gib, own: gib, clones: 100, chain: maxQcow2Depth, catalog: 1000, hosts: 50, scattered: 1_000_000, resolveTime: 200 * time.Millisecond,
 }

@@ -18,6 +18,7 @@ type bench struct {
 	group    string
 	results  *results
 	progress *progress
+	began    time.Time
 }
 
 // program is a binary to measure.
@@ -31,28 +32,28 @@ type group struct {
 	name  string
 	what  string
 	disks bool     // it puts loads on the disks
-	share float64  // of the time of the full run
+	share float64  // of the time of the full run: about as many minutes
 	shows []metric // the ones in the main tables; figures has all
 	run   func(*bench)
 }
 
 // disksShare is the share of making the disks.
-const disksShare = 30.0
+const disksShare = 2.0
 
 // groups are in the order in which they run: writes come last of those that use the disks, and leave none.
 var groups = []group{
-	{"resolution", "Finding a block's layer", false, 10, []metric{perBlock, allocations}, (*bench).resolution},
-	{"reads", "Reads", true, 40, []metric{iops, throughput}, (*bench).reads},
-	{"depth", "The deepest disk and the one without snapshots, in turn", true, 15, []metric{iops}, (*bench).depth},
-	{"memory", "Memory", true, 15, []metric{memory}, (*bench).memories},
-	{"synced", "Writes with an fdatasync each", true, 40, []metric{iops}, (*bench).synced},
-	{"engines", "Other ways to ask, at depth 0", true, 20, []metric{iops, throughput}, (*bench).engines},
-	{"writes", "Writes", true, 60, []metric{iops, throughput}, (*bench).writes},
-	{"neighbours", "What one VM feels of another", false, 40, []metric{took, p50, p99, longest, p50Alone, p99Alone, iops}, (*bench).neighbours},
-	{"pauses", "Snapshots, while the guest writes", false, 30, []metric{took, p50, p99, longest}, (*bench).pauses},
-	{"deletes", "Deleting a snapshot amid others", false, 15, []metric{took, freed, bytesRead, bytesWrote}, (*bench).deletes},
-	{"clones", "Clones", false, 5, []metric{took}, (*bench).clones},
-	{"opens", "Opening many snapshots", false, 15, []metric{took, memory}, (*bench).opens},
+	{"resolution", "Finding a block's layer", false, 1, []metric{perBlock, allocations}, (*bench).resolution},
+	{"reads", "Reads", true, 12, []metric{iops, throughput}, (*bench).reads},
+	{"depth", "The deepest disk and the one without snapshots, in turn", true, 1, []metric{iops}, (*bench).depth},
+	{"memory", "Memory", true, 9, []metric{memory}, (*bench).memories},
+	{"synced", "Writes with an fdatasync each", true, 3, []metric{iops}, (*bench).synced},
+	{"engines", "Other ways to ask, at depth 0", true, 3, []metric{iops, throughput}, (*bench).engines},
+	{"writes", "Writes", true, 18, []metric{iops, throughput}, (*bench).writes},
+	{"neighbours", "What one VM feels of another", false, 4, []metric{took, p50, p99, longest, p50Alone, p99Alone, iops}, (*bench).neighbours},
+	{"pauses", "Snapshots, while the guest writes", false, 5, []metric{took, p50, p99, longest}, (*bench).pauses},
+	{"deletes", "Deleting a snapshot amid others", false, 1, []metric{took, freed, bytesRead, bytesWrote}, (*bench).deletes},
+	{"clones", "Clones", false, 0.5, []metric{took}, (*bench).clones},
+	{"opens", "Opening many snapshots", false, 2, []metric{took, memory}, (*bench).opens},
 }
 
 // runGroup runs one, and says what went wrong.

@@ -39,17 +39,19 @@ func (f form) ends() []int { return []int{slices.Min(f.depths), slices.Max(f.dep
 // writes are put on disks just after a snapshot, and on such as were written to all over since. They change where
 // a disk's blocks lie, and take room, so depths take their turn one after the other, and none comes back.
 func (b *bench) writes() {
-	for _, depth := range b.writeDepths {
-		targets := b.disks.writable(depth)
-		var fresh, settled []comparison
-		for _, l := range b.writeLoads(b.writeQueues) {
-			fresh = append(fresh, comparison{targets: snapshotted(targets), load: l.after()})
+	b.progress.split(len(b.writeDepths))
+	for i, depth := range b.writeDepths {
+		if i > 0 {
+			b.progress.next()
 		}
 		queues, rounds := b.writeQueues, b.closely
 		if depth > 0 {
 			queues, rounds = b.deepWriteQueues, b.rounds
 		}
+		targets := b.disks.writable(depth)
+		var fresh, settled []comparison
 		for _, l := range b.writeLoads(queues) {
+			fresh = append(fresh, comparison{targets: snapshotted(targets), load: l.after()})
 			settled = append(settled, comparison{targets, l, rounds})
 		}
 		b.compare(fresh...)

@@ -29,7 +29,7 @@ func (b *bench) about(dir string, awake bool, took time.Duration) [][]string {
 		{"fio", firstLine("fio", "--version")},
 		{"QEMU", firstLine("qemu-img", "--version")},
 		{"snapfs", firstLine("git", "describe", "--always", "--dirty")},
-		{"rounds", fmt.Sprintf("%d of %s, %d where little decides, disks of %d MiB", b.rounds, b.each, b.closely, b.size/mib)},
+		{"rounds", fmt.Sprintf("%d of %s, %d where little decides, fewer where it took too long; disks of %d MiB", b.rounds, b.each, b.closely, b.size/mib)},
 		{"all of it took", took.Round(time.Second).String()},
 	}
 	if b.disks != nil {

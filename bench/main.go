@@ -164,8 +164,8 @@ func (o options) measure(dir string) (*results, error) {
 	for _, g := range o.groups {
 		total += g.share
 	}
-	b := &bench{form: o.form, programs: programs, results: newResults(), progress: newProgress(total, o.verbose)}
 	began := time.Now()
+	b := &bench{form: o.form, programs: programs, results: newResults(), progress: newProgress(total, o.verbose), began: began}
 	var path string
 	save := func() {
 		path, err = b.writeReport(o.out, o.groups, began, b.about(dir, o.awake, time.Since(began)))

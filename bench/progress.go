@@ -45,6 +45,40 @@ func (p *progress) plan(steps int) {
 	p.planned += steps
 }
 
+// split divides the group's share between so many parts, of which the first has begun.
+func (p *progress) split(parts int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.share /= float64(parts)
+}
+
+// next ends a part and begins another one.
+func (p *progress) next() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.past += p.share
+	p.planned, p.finished = 0, -1
+}
+
+// skip says that steps are left out.
+func (p *progress) skip(steps int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finished += steps
+}
+
+// position is how much is done, of 1.
+func (p *progress) position() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.positionLocked()
+}
+
+func (p *progress) positionLocked() float64 {
+	part := min(1, float64(max(0, p.finished))/float64(max(1, p.planned)))
+	return (p.past + p.share*part) / p.total
+}
+
 // step says what is being done now.
 func (p *progress) step(what string) {
 	p.mu.Lock()
@@ -54,9 +88,8 @@ func (p *progress) step(what string) {
 		fmt.Fprintln(os.Stderr, time.Now().Format("15:04:05.0"), p.group+": "+what)
 	}
 	if p.bar != nil {
-		part := min(1, float64(p.finished)/float64(max(1, p.planned)))
 		p.bar.Describe(p.group + ": " + what)
-		_ = p.bar.Set(int(1000 * (p.past + p.share*part) / p.total))
+		_ = p.bar.Set(int(1000 * p.positionLocked()))
 	}
 }
 
