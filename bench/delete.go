@@ -70,6 +70,7 @@ func (b *bench) snapfsDeleter(p program) deleter {
 		b.fill(path)
 		m.snapshot("vm", middle)
 		b.fill(path)
+		m.awaitSummed(b.own)
 		out := m.delete("vm", middle)
 		m.delete("vm", base)
 		return out

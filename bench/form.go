@@ -55,7 +55,8 @@ var quick = form{
 
 var full = form{
 	name: "full", size: 512 * mib, rounds: 3, closely: 5, troubles: 3, each: 500 * time.Millisecond, limit: 55 * time.Minute, cached: true, mixed: true,
-	depths: []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
+	peerDepths: map[peer][]int{reflink: {0, noDepth}, reflinkBtrfs: {0, noDepth}}, // copies of copies take minutes to make
+	depths:     []int{0, 1, 10, 60, 100, 300, 500, 1000}, queues: []int{1, 4, 16, 64}, deepQueues: []int{1, 4, 16, 64},
 	writeQueues: []int{1, 4, 16, 64}, deepWriteQueues: []int{1, 16}, writeDepths: []int{0, 1, 10, 100, 300, 1000},
 	dirty: []int64{0, 4 * gib}, sizes: []int64{gib, 100 * gib, tib}, snapshots: 60, pauseDeep: 300,
 	flushed: 4 * gib, own: gib, clones: 100, chain: maxQcow2Depth, catalog: 1000, hosts: 50, scattered: 1_000_000, resolveTime: 200 * time.Millisecond,

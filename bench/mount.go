@@ -92,6 +92,7 @@ func (m *mount) command(vm, control, line string) time.Duration {
 type status struct {
 	Layers        int   `json:"layers"`
 	RetiredLayers int   `json:"retired_layers"`
+	UnsummedBytes int64 `json:"unsummed_bytes"`
 	LayerBytes    int64 `json:"layer_bytes"`
 	ReclaimBytes  int64 `json:"reclaim_bytes"`
 }
@@ -109,6 +110,11 @@ func (m *mount) awaitReclaimed() {
 		st := m.status()
 		return st.RetiredLayers == 0 && st.ReclaimBytes == 0
 	})
+}
+
+// awaitSummed waits until all snapshots have their checksums, of which the daemon reads them once; heads have so many bytes, and none.
+func (m *mount) awaitSummed(heads int64) {
+	await(m.s, "checksums", func() bool { return m.status().UnsummedBytes <= heads })
 }
 
 // anonymous is how much anonymous memory its processes use, in bytes.
