@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,11 @@ func TestWorkersKilledUnderFio(t *testing.T) {
 			t.Logf("the supervisor has %d KiB resident, and %d KiB of the session", resident>>10, supervisor.shared>>10)
 			require.Positive(t, resident)
 			require.Less(t, resident, int64(20<<20))
+			slack := func(pid int) string {
+				return strings.TrimSpace(string(readFile(t, fmt.Sprintf("/proc/%d/timerslack_ns", pid))))
+			}
+			require.Equal(t, "500000", slack(m.Worker()))
+			require.Equal(t, slack(os.Getpid()), slack(m.Cmd.Process.Pid))
 		})
 	}
 }

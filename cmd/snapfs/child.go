@@ -78,7 +78,7 @@ func (s *supervisor) start() (*child, error) {
 	}
 	// A terminal's ^C is for the supervisor, which passes it on.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	if err := startWithSlack(cmd); err != nil {
 		unix.Close(pair[0])
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
