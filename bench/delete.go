@@ -32,8 +32,8 @@ func (b *bench) deletes() {
 		all = append(all, b.snapfsDeleter(p))
 	}
 	all = append(all, b.jobDeleter(), b.commitDeleter())
-	b.plan(b.rounds * len(all))
-	for range b.rounds {
+	b.plan(b.troubles * len(all))
+	for range b.troubles {
 		for _, x := range all {
 			b.step(string(x.peer))
 			b.writeBack()

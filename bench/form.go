@@ -14,7 +14,7 @@ type form struct {
 	size       int64          // of a disk, a power of two
 	rounds     int            // of each comparison
 	closely    int            // of those where little decides
-	troubles   int            // of those between neighbours, which take long
+	troubles   int            // of those that take long: between neighbours, and deletions
 	each       time.Duration  // a load on a target, once
 	limit      time.Duration  // for all of it, if all groups are measured; 0: none
 	cached     bool           // qemu-img bench through the page cache, too
@@ -47,7 +47,7 @@ type form struct {
 var quick = form{
 	name: "quick", size: 256 * mib, rounds: 3, closely: 5, troubles: 1, each: 250 * time.Millisecond,
 	groups:     []string{"resolution", "reads", "depth", "writes", "synced", "neighbours", "pauses", "deletes", "clones", "opens", "memory"},
-	peerDepths: map[peer][]int{qsdQcow2: {0, 60, 500}, qcow2: {1, 100}, reflinkBtrfs: {noDepth}},
+	peerDepths: map[peer][]int{qsdQcow2: {0, 60, 500}, qcow2: {1, 100}, reflink: {0, noDepth}, reflinkBtrfs: {noDepth}},
 	depths:     []int{0, 1, 60, 100, 500, 1000}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0},
 	dirty: []int64{0}, sizes: []int64{gib, tib}, snapshots: 10, pauseDeep: 60,
 	flushed: gib, own: 256 * mib, clones: 10, chain: 100, catalog: 1000, hosts: 4, scattered: 50_000, resolveTime: 10 * time.Millisecond,

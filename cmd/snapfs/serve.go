@@ -24,6 +24,10 @@ const (
 	lateMemory = 32 << 20
 )
 
+// mapShare is how much of the memory for maps they take. The rest, 32 MiB of the usual 256, is for the moment in which the index
+// writes what it was told of last to a table: all of that is in memory three times then.
+func mapShare(mapMemory int64) int64 { return mapMemory - mapMemory/8 }
+
 // drainEvents is how long a daemon that ends waits for the last events to be written.
 const drainEvents = 2 * time.Second
 
@@ -59,7 +63,7 @@ func (a *app) serve(ctx context.Context, end func(), spec mountSpec, log *daemon
 	var serving atomic.Bool
 	store, err := layer.Open(spec.store, layer.Options{
 		Reserve:      layer.Reserve(spec.reserve),
-		MapMemory:    int64(spec.mapMemory),
+		MapMemory:    mapShare(int64(spec.mapMemory)),
 		MaxOpenFiles: files.data,
 		Verify:       spec.verify,
 		Event:        events.Add,
