@@ -24,9 +24,9 @@ const (
 	lateMemory = 32 << 20
 )
 
-// mapShare is how much of the memory for maps they take. The rest, 32 MiB of the usual 256, is for the moment in which the index
+// mapShare is how much of the memory for maps they take. The rest, 64 MiB of the usual 256, is for the moment in which the index
 // writes what it was told of last to a table: all of that is in memory three times then.
-func mapShare(mapMemory int64) int64 { return mapMemory - mapMemory/8 }
+func mapShare(mapMemory int64) int64 { return mapMemory - mapMemory/4 }
 
 // drainEvents is how long a daemon that ends waits for the last events to be written.
 const drainEvents = 2 * time.Second
