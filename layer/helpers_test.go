@@ -77,6 +77,17 @@ func openJournal(t tester, s *Store) {
 	require.Eventually(t, s.journal.open.Load, time.Minute, 100*time.Microsecond)
 }
 
+// awaitBallast waits for the ballast, whose making syncs.
+func awaitBallast(t tester, s *Store) {
+	t.Helper()
+	b := s.space.ballast
+	require.Eventually(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.held.Load() >= b.want
+	}, time.Minute, time.Millisecond)
+}
+
 func makeVM(t tester, s *Store, name string) *VM {
 	t.Helper()
 	v, err := s.CreateVM(name, 0o755, 0, 0)

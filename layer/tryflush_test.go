@@ -39,6 +39,7 @@ func TestTryFlush(t *testing.T) {
 	syncs, broken := failSyncs(t)
 	s := newStore(t, Options{})
 	openJournal(t, s) // whose making would count
+	awaitBallast(t, s)
 	v := makeVM(t, s, "web")
 	f := makeFile(t, v, "root", 8*blockSize)
 
