@@ -86,7 +86,7 @@ func (d *disks) makeFlat() {
 	q := newStorageDaemon(d.s, "raw", d.form.size, d.qemu)
 	file := func(who peer, path string, server func() int, warm func()) {
 		d.spread(newDisk(d.s, path, d.form.size), 0, nil)
-		d.flat = append(d.flat, target{peer: who, put: fioOn(d.s, d.form.size, path), server: server,
+		d.flat = append(d.flat, target{peer: who, path: path, put: fioOn(d.s, d.form.size, path), server: server,
 			fill: func() { refill(d.s, path, d.form.size) }, warm: warm})
 	}
 	file(qsdRaw, q.path, q.pid, q.warm)
@@ -143,7 +143,7 @@ func (d *disks) targets(depths []int) (all []target) {
 		for _, m := range d.mounts {
 			vm := vmName(depth)
 			path := m.path(vm, "disk")
-			all = append(all, target{peer: m.peer, depth: depth, put: fioOn(d.s, d.form.size, path), server: func() int { return m.Worker() },
+			all = append(all, target{peer: m.peer, depth: depth, path: path, put: fioOn(d.s, d.form.size, path), server: func() int { return m.Worker() },
 				snapshot: func() { m.another(vm) }, fill: func() { refill(d.s, path, d.form.size) }, warm: func() { warm(d.s, path, d.form.size) }})
 		}
 		if q := d.chains[depth]; q != nil {
@@ -193,6 +193,17 @@ func (d *disks) overlays(depth int) []target {
 	snapshot()
 	return []target{{peer: qcow2, depth: depth, put: x.put, snapshot: snapshot,
 		fill: func() { x.bench(load{rw: "write", block: runSize, queue: 16}, int(d.form.size/runSize)) }}}
+}
+
+// throughQEMU are those of targets that are plain files, as QEMU's block layer writes to them.
+func (d *disks) throughQEMU(targets []target) (all []target) {
+	for _, at := range targets {
+		if at.path != "" {
+			at.put = newImageBench(d.s, func() string { return at.path }, "raw", "none", d.direct.AIO, d.form.size).put
+			all = append(all, at)
+		}
+	}
+	return all
 }
 
 // writable are the disks of a depth, and images over them.

@@ -29,9 +29,9 @@ type form struct {
 	writeDepths     []int // those of depths at which disks are written to as well
 
 	dirty     []int64 // unflushed bytes when a snapshot is taken
-	sizes     []int64 // of the disks of which snapshots are taken
+	sizes     []int64 // of the disks without snapshots of which some are taken
 	snapshots int     // how many, of each
-	pauseDeep int     // and the depth to compare depth 0 with
+	pauseDeep int     // how many one of 1 TiB has, to compare them with
 
 	flushed     int64 // bytes that a VM writes and flushes beside another one
 	own         int64 // bytes of the snapshot that is deleted
@@ -49,7 +49,7 @@ var quick = form{
 	groups:     []string{"resolution", "reads", "depth", "writes", "synced", "neighbours", "pauses", "deletes", "clones", "opens", "memory"},
 	peerDepths: map[peer][]int{qsdQcow2: {0, 60, 500}, qcow2: {1, 100}, reflink: {0, noDepth}, reflinkBtrfs: {noDepth}},
 	depths:     []int{0, 1, 60, 100, 500, 1000}, queues: []int{1, 16}, deepQueues: []int{16}, writeQueues: []int{16}, deepWriteQueues: []int{16}, writeDepths: []int{0},
-	dirty: []int64{0}, sizes: []int64{gib, tib}, snapshots: 10, pauseDeep: 60,
+	dirty: []int64{0}, sizes: []int64{gib}, snapshots: 10, pauseDeep: 60,
 	flushed: gib, own: 256 * mib, clones: 10, chain: 100, catalog: 1000, hosts: 4, scattered: 50_000, resolveTime: 10 * time.Millisecond,
 }
 

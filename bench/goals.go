@@ -58,7 +58,7 @@ func goals() []goal {
 		against(qcow2, 1, "reads", read16, 1),
 		against(qcow2, 5, "reads", read16, 100),
 	}
-	for _, l := range []load{synced(1), synced(8), synced(8).each()} {
+	for _, l := range []load{synced(1), grouped(8), synced(8), synced(8).each()} {
 		all = append(all, syncedGoals(l)...)
 	}
 	return append(all, pauseGoals()...)
@@ -110,7 +110,11 @@ func syncedGoals(l load) []goal {
 	if l.jobs > 1 {
 		settled.limit, fresh.limit = loopbackLimit(l), loopbackLimit(l.after())
 	}
-	return []goal{settled, fresh, against(qsdQcow2, 1, "synced", l.after(), 0)}
+	all := []goal{settled, fresh}
+	if l.engine == "psync" {
+		all = append(all, against(qsdQcow2, 1, "synced", l.after(), 0))
+	}
+	return all
 }
 
 // loopbackLimit is how a bare loopback compares with a file on the host.

@@ -12,11 +12,11 @@ import (
 type load struct {
 	rw     string // as fio has it: randread, randwrite, randrw, read, write
 	block  int    // bytes of a request
-	engine string // how fio asks
+	engine string // how fio asks; "QEMU": qemu-img bench does
 	queue  int    // requests under way, of each job
 	jobs   int    // how many ask at the same time
 	apart  bool   // each of them has a disk of its own
-	synced bool   // an fdatasync after each write
+	synced bool   // an fdatasync after each write, or with several under way after each so many
 	cached bool   // through the page cache of whoever asks
 	fresh  bool   // after a snapshot: blocks are written for the first time
 }
@@ -36,6 +36,12 @@ func sequential(rw string) load {
 
 func synced(writers int) load {
 	return load{rw: "randwrite", block: blockSize, engine: "psync", queue: 1, jobs: writers, synced: true}
+}
+
+// grouped is what several writers that sync come to where QEMU has their requests: it flushes a disk once at a time, for all that was
+// written before.
+func grouped(writers int) load {
+	return load{rw: "randwrite", block: blockSize, engine: "QEMU", queue: writers, jobs: 1, synced: true}
 }
 
 // after is the load after a snapshot.
@@ -75,7 +81,10 @@ func (l load) String() string {
 		size = fmt.Sprintf("%d MiB", l.block/mib)
 	}
 	words := []string{size + " " + loadNames[l.rw]}
-	if l.synced {
+	switch {
+	case l.synced && l.queue > 1:
+		words[0] += fmt.Sprintf(", a flush after each %d", l.queue)
+	case l.synced:
 		words[0] += " + fdatasync"
 	}
 	if l.jobs > 1 {
@@ -110,4 +119,5 @@ type target struct {
 	fill     func()     // writes all of it
 	warm     func()     // has all of it in the host's page cache; nil: it does not go through that
 	server   func() int // the process whose CPU time counts; nil: nobody's
+	path     string     // of the file, if it is one
 }

@@ -93,7 +93,8 @@ func (b *bench) synced() {
 	alone, many := without(all, loopback), without(all, qcow2) // qemu-img has but one writer
 	fleet := b.fleets(8)
 	b.settle(append(slices.Clone(all), fleet...))
-	for _, c := range []comparison{{alone, synced(1), b.closely}, {many, synced(8), b.rounds}, {fleet, synced(8).each(), b.rounds}} {
+	qemu := b.disks.throughQEMU(all)
+	for _, c := range []comparison{{alone, synced(1), b.closely}, {many, synced(8), b.rounds}, {qemu, grouped(8), b.rounds}, {fleet, synced(8).each(), b.rounds}} {
 		b.compare(c, comparison{c.targets, c.load.after(), c.rounds})
 	}
 }

@@ -73,7 +73,7 @@ func (b *bench) pauseCases() (all []pauseCase) {
 	for _, size := range b.sizes {
 		all = append(all, pauseCase{size, 0, 0})
 	}
-	all = append(all, pauseCase{b.sizes[len(b.sizes)-1], 0, b.pauseDeep})
+	all = append(all, pauseCase{tib, 0, b.pauseDeep})
 	for _, size := range b.sizes {
 		for _, dirty := range b.dirty {
 			if dirty > 0 && 2*dirty <= size {

@@ -49,7 +49,7 @@ func (x *imageBench) bench(l load, n int) {
 		args = append(args, "-U")
 	}
 	if l.synced {
-		args = append(args, "--flush-interval=1")
+		args = append(args, fmt.Sprint("--flush-interval=", l.queue))
 	}
 	m := benchTime.FindStringSubmatch(run(x.s, "qemu-img", append(args, x.image())...))
 	require.Len(x.s, m, 2)
