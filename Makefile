@@ -42,9 +42,9 @@ check:
 	    grep -qs "^func $$name(" $$dir/*_test.go || { echo "docs/crash-safety.md names $$name, which $$dir does not have"; exit 1; }; \
 	done
 
-# What takes longest begins first, here and below.
+# What takes longest begins first, here and below. Where CI is set, of long rows of cases some are done, others each time.
 unit: deps
-	$(GO) test -timeout=20m ./layer ./cmd/snapfs $$($(GO) list ./... | grep -v /integration)
+	$(GO) test $(if $(CI),-short) -timeout=20m ./layer ./cmd/snapfs $$($(GO) list ./... | grep -v /integration)
 
 race: deps
 	CGO_ENABLED=1 $(GO) test -race -short -timeout=20m -skip='$(RACE_SKIP)' $(RACE)
@@ -69,6 +69,7 @@ bench: deps build
 #   TestFleet…, TestBusyIndex   5 minutes: FLEET VMs, FLEET snapshots, RECORDS records in the index. Here, and nowhere else, time
 #                          and memory have limits, so that the machine should do nothing else
 #   TestRandom…            STEPS random operations, with kills, remounts and power losses
+#   ./layer ./blockmap     all cases, of which CI does some
 #   Test…Failure(s)        each thing that is asked of the host fails once, and is not sampled
 #   Test…Model…            CHECKS runs of random operations on a store and a model, with crashes, power cuts, damage and restores
 #   TestPowerReplay…       the power fails at POINTS points of a log of the device's writes, on each file system
@@ -83,6 +84,7 @@ soak: deps build
 	SNAPFS_BIN=$(CURDIR)/bin/snapfs $(GO) test -count=1 -v -timeout=12h ./integration \
 	    -run='TestSoak$$|TestKillsUnderLargeIO|TestFleet|TestBusyIndex|TestOnce$$|TestRandom|TestPowerReplay' \
 	    -soak=$(SOAK) -kills=$(KILLS) -fleet=$(FLEET) -records=$(RECORDS) -steps=$(STEPS) -seed=0 -points=$(POINTS)
+	$(GO) test -count=1 -timeout=2h ./layer ./blockmap
 	$(GO) test -count=1 -v -timeout=2h ./layer ./blockmap -run='Failure|ThatFails' -every
 	$(GO) test -count=1 -v -timeout=2h ./layer -run='Model' -rapid.checks=$(CHECKS) -rapid.steps=60
 

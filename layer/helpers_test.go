@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	retryEvery = 5 * time.Millisecond
+	retryEvery, journalPause = 5*time.Millisecond, 200*time.Millisecond
 	oneInWished, windowsLooked = 1, 5*time.Millisecond
 	os.Exit(m.Run())
 }

@@ -68,8 +68,8 @@ func (s *Store) readWritten(l *layer, blocks []uint64, data []byte) error {
 	return err
 }
 
-// journalPause is how long nothing is tried with a journal that could not be opened.
-const journalPause = 10 * time.Second
+// journalPause is how long nothing is tried with a journal that could not be opened. Tests don't have that long.
+var journalPause = 10 * time.Second
 
 // keepJournal commits what the journal has before it is full, and opens it when it is needed for the first time.
 func (s *Store) keepJournal() {
