@@ -57,9 +57,10 @@ func TestWorkersKilledUnderFio(t *testing.T) {
 			require.Positive(t, resident)
 			require.Less(t, resident, int64(20<<20))
 			slack := func(pid int) string {
-				return strings.TrimSpace(string(readFile(t, fmt.Sprintf("/proc/%d/timerslack_ns", pid))))
+				text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", pid))
+				return strings.TrimSpace(string(text))
 			}
-			require.Equal(t, "500000", slack(m.Worker()))
+			require.Eventually(t, func() bool { return slack(m.Worker()) == "500000" }, time.Minute, time.Millisecond, "the last one may just have been killed")
 			require.Equal(t, slack(os.Getpid()), slack(m.Cmd.Process.Pid))
 		})
 	}
