@@ -38,6 +38,9 @@ func bytesName(n int64) string {
 const (
 	rest  = 40 * time.Millisecond  // between two snapshots
 	pause = 200 * time.Microsecond // between two writes of a writer
+
+	// afterMaking is how long what making a disk and those before it has set off has to come to its end.
+	afterMaking = 2 * time.Second
 )
 
 // alone, after a case's name, is what the same guest notices in between.
@@ -111,6 +114,7 @@ func (b *bench) pauseOf(s *scope, c pauseCase, x snapshotter) {
 	d := openDisk(s, x.path, flags)
 	defer d.release()
 	b.writeBack()
+	time.Sleep(afterMaking)
 	g := &guest{request: func(d *disk) { d.scatter(1, workingSet) }, pause: pause}
 	g.start(s, x.path, unix.O_DIRECT, 2)
 	defer g.stop()
