@@ -68,6 +68,7 @@ func (d *disks) deepen(m *mount, depth int) {
 		m.snapshot(vm, fmt.Sprintf("s%d", i))
 		i++
 	})
+	warm(d.s, m.path(vm, "disk"), d.form.size)
 }
 
 func vmName(depth int) string { return fmt.Sprintf("depth%d", depth) }
@@ -84,10 +85,11 @@ func (d *disks) makeFlat() {
 	dir := d.s.temp()
 	mountpoint, pid := newLoopback(d.s, dir)
 	q := newStorageDaemon(d.s, "raw", d.form.size, d.qemu)
-	file := func(who peer, path string, server func() int, warm func()) {
+	file := func(who peer, path string, server func() int, again func()) {
 		d.spread(newDisk(d.s, path, d.form.size), 0, nil)
+		warm(d.s, path, d.form.size)
 		d.flat = append(d.flat, target{peer: who, path: path, put: fioOn(d.s, d.form.size, path), server: server,
-			fill: func() { refill(d.s, path, d.form.size) }, warm: warm})
+			fill: func() { refill(d.s, path, d.form.size) }, warm: again})
 	}
 	file(qsdRaw, q.path, q.pid, q.warm)
 	file(raw, filepath.Join(dir, "raw"), nil, nil)
@@ -96,7 +98,7 @@ func (d *disks) makeFlat() {
 	file(loopback, path, func() int { return pid }, func() { warm(d.s, path, d.form.size) })
 }
 
-// spread fills a disk and reads it.
+// spread fills a disk.
 func (d *disks) spread(x *disk, depth int, snapshot func()) {
 	runs := rand.Perm(int(d.form.size / runSize))
 	for i := range depth + 1 {
@@ -106,7 +108,6 @@ func (d *disks) spread(x *disk, depth int, snapshot func()) {
 		x.fillRuns(runs[i*len(runs)/(depth+1) : (i+1)*len(runs)/(depth+1)])
 	}
 	require.NoError(d.s, x.Sync())
-	x.warm(d.form.size)
 	x.release()
 }
 
@@ -213,21 +214,21 @@ func (d *disks) writable(depth int) []target {
 
 // calibrate finds the settings with which QEMU reads fastest at random.
 func (d *disks) calibrate() {
-	l := small("randread", 16)
+	l, size := small("randread", 16), int64(16*mib)
 	rate := func(s qemuSettings) float64 {
-		q := newStorageDaemon(d.s, "qcow2", 64*mib, s)
-		refill(d.s, q.path, 64*mib)
-		warm(d.s, q.path, 64*mib)
+		q := newStorageDaemon(d.s, "qcow2", size, s)
+		refill(d.s, q.path, size)
+		warm(d.s, q.path, size)
 		defer q.stop()
-		return fio(d.s, 64*mib, l, d.form.each, q.path).perSec
+		return fio(d.s, size, l, d.form.each, q.path).perSec
 	}
 	d.qemu = fastest([]qemuSettings{{false, "threads"}, {false, "io_uring"}, {true, "native"}, {true, "io_uring"}}, rate)
 
 	image := filepath.Join(d.s.temp(), "image")
-	run(d.s, "qemu-img", "create", "-q", "-f", "qcow2", image, fmt.Sprint(64*mib))
+	run(d.s, "qemu-img", "create", "-q", "-f", "qcow2", image, fmt.Sprint(size))
 	d.direct = fastest([]qemuSettings{{true, "threads"}, {true, "native"}, {true, "io_uring"}}, func(s qemuSettings) float64 {
-		x := newImageBench(d.s, func() string { return image }, "qcow2", "none", s.AIO, 64*mib)
-		x.bench(load{rw: "write", block: mib, queue: 1}, 64)
+		x := newImageBench(d.s, func() string { return image }, "qcow2", "none", s.AIO, size)
+		x.bench(load{rw: "write", block: mib, queue: 1}, int(size/mib))
 		return x.put(l, d.form.each).perSec
 	})
 }

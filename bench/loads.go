@@ -9,6 +9,7 @@ func (b *bench) reads() {
 	deep := slices.Concat(b.disks.targets(b.depths), b.disks.images(b.depths))
 	flat := slices.DeleteFunc(slices.Clone(deep), func(at target) bool { return at.depth > 0 })
 	deep = slices.DeleteFunc(deep, func(at target) bool { return at.depth == 0 })
+	flat = b.compared(flat)
 	var all []comparison
 	for _, queue := range b.queues {
 		all = append(all, comparison{flat, small("randread", queue), b.closely})
@@ -28,7 +29,7 @@ func (b *bench) depth() {
 	targets := only(b.disks.targets(b.ends()), snapfs, before)
 	var all []comparison
 	for _, queue := range []int{1, 16} {
-		all = append(all, comparison{targets, small("randread", queue), 2*b.closely - 1})
+		all = append(all, comparison{targets, small("randread", queue), b.veryClosely()})
 	}
 	b.compare(all...)
 }
@@ -48,7 +49,7 @@ func (b *bench) writes() {
 		if depth > 0 {
 			queues, rounds = b.deepWriteQueues, b.rounds
 		}
-		targets := b.disks.writable(depth)
+		targets := b.compared(b.disks.writable(depth))
 		var fresh, settled []comparison
 		for _, l := range b.writeLoads(queues) {
 			fresh = append(fresh, comparison{targets: snapshotted(targets), load: l.after()})
@@ -94,9 +95,17 @@ func (b *bench) synced() {
 	fleet := b.fleets(8)
 	b.settle(append(slices.Clone(all), fleet...))
 	qemu := b.disks.throughQEMU(all)
-	for _, c := range []comparison{{alone, synced(1), b.closely}, {many, synced(8), b.rounds}, {qemu, grouped(8), b.rounds}, {fleet, synced(8).each(), b.rounds}} {
+	for _, c := range []comparison{{alone, synced(1), b.veryClosely()}, {many, synced(8), b.rounds}, {qemu, grouped(8), b.rounds}, {fleet, synced(8).each(), b.rounds}} {
 		b.compare(c, comparison{c.targets, c.load.after(), c.rounds})
 	}
+}
+
+// compared leaves out what is no peer, but a limit, where the form does without.
+func (b *bench) compared(targets []target) []target {
+	if b.limits {
+		return targets
+	}
+	return without(targets, raw, loopback)
 }
 
 // without leaves out some peers.

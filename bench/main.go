@@ -57,7 +57,7 @@ func parseOptions() (o options, err error) {
 	for _, g := range groups {
 		names = append(names, g.name)
 	}
-	isFull := flag.Bool("full", false, "the full form, of up to an hour, instead of the quick one of some 5 minutes")
+	isFull := flag.Bool("full", false, "the full form, of up to an hour, instead of the quick one of some 3 minutes")
 	isTiny := flag.Bool("tiny", false, "only as much as shows that everything works")
 	only := flag.String("only", "", "the `GROUPS` to measure, of "+strings.Join(names, ",")+"; else all that are in the form")
 	rounds := flag.Int("rounds", 0, "how many rounds of each comparison, instead of what the form says")

@@ -16,7 +16,7 @@ import (
 const mapMemory = 256
 
 // someBlocks is how many are written to the disks whose memory is compared: each takes a cluster in a qcow2.
-const someBlocks = 5000
+const someBlocks = 2000
 
 // memories measures disks of different sizes, and then the disks that were read at different depths.
 func (b *bench) memories() {

@@ -19,7 +19,7 @@ var benchLine = regexp.MustCompile(`^Benchmark(Resolution|NaiveWalk)/(.*)/depth=
 func (b *bench) resolution() {
 	b.plan(1)
 	b.step("go test -bench in blockmap")
-	for range min(b.rounds, 3) {
+	for range b.troubles {
 		out, err := exec.Command("go", "test", "-run=^$", "-bench=^(BenchmarkResolution|BenchmarkNaiveWalk)$", "-benchtime="+b.resolveTime.String(),
 			"-timeout=30m", "./blockmap").CombinedOutput()
 		require.NoError(b, err, "%s", out)
