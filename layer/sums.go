@@ -128,13 +128,15 @@ func (s *Store) dropStraySums() {
 			continue
 		}
 		l := s.tree.layer(LayerID(id))
-		switch {
-		case l == nil && id >= s.next.Load(): // never one of this store's: check notes it
+		if l != nil && l.summed.Load() || l == nil && id >= s.next.Load() { // the latter was never one of this store's: check notes it
+			continue
+		}
+		file := filepath.Join(sumsName, entry.Name())
+		switch err := s.data.sums.remove(LayerID(id)); {
+		case err != nil:
+			s.opts.Event("", "sum-failed", "file", file, "error", err.Error())
 		case l == nil:
-			s.opts.Event("", "sums-removed", "file", filepath.Join(sumsName, entry.Name()), "what", "checksums of a layer that is gone")
-			_ = s.data.sums.remove(LayerID(id))
-		case !l.summed.Load():
-			_ = s.data.sums.remove(LayerID(id))
+			s.opts.Event("", "sums-removed", "file", file, "what", "checksums of a layer that is gone")
 		}
 	}
 }
