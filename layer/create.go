@@ -2,7 +2,7 @@ package layer
 
 // Creating a snapshot, in three steps, so that a guest can be frozen for the second alone.
 //
-//	Prepare: flush all, commit new heads as prepared   crash: the start undoes the heads
+//	Prepare: flush, commit new heads as prepared       crash: the start undoes the heads
 //	         make their data files                     crash: the same, and removes the files
 //	Swap: the heads, in memory                         crash: the same; nothing above the old heads was flushed
 //	Seal: sync and commit the old heads                crash: the same
@@ -70,7 +70,7 @@ func (v *VM) MayCreate(o CreateOptions) (running bool, err error) {
 	return slices.ContainsFunc(files, func(f *File) bool { return f.openFor(true) }), err
 }
 
-// PrepareSnapshot does what a guest need not wait for: after it, little is left to write. Its errors are
+// PrepareSnapshot does what a guest need not wait for: after it, little is left to write (ahead.go). Its errors are
 // CreateSnapshot's, and leave nothing behind.
 func (v *VM) PrepareSnapshot(o CreateOptions) (*Pending, error) {
 	v.op.Lock()
@@ -110,7 +110,7 @@ func (v *VM) prepareSnapshot(o CreateOptions) (*Pending, error) {
 	}
 	for _, f := range files {
 		f.awaitVoid()
-		if err := f.Commit(true); err != nil {
+		if err := f.flushAhead(o.Held); err != nil {
 			return nil, err
 		}
 		h.new = append(h.new, newHead{file: f, id: f.id, over: f.state.Load().head})

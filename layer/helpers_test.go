@@ -162,6 +162,13 @@ func snapshot(t tester, v *VM, name string, files ...string) {
 	require.NoError(t, err)
 }
 
+// longAfterFlushes has a snapshot take the VM's guest for one that does not flush.
+func longAfterFlushes(v *VM) {
+	for _, e := range v.Files() {
+		e.File.flushed.Store(0)
+	}
+}
+
 func revertTo(t tester, v *VM, o RevertOptions) RevertResult {
 	t.Helper()
 	r, err := v.Revert(o)

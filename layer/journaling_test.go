@@ -169,6 +169,14 @@ var journaledCases = map[string]func(t *testing.T, w *journaled) (after func()){
 		w.small(t, 2)
 		return func() { requireSame(t, old, viewed(t, w.vm, "t", "root"), "the snapshot") }
 	},
+	"a snapshot of which nothing is flushed ahead": func(t *testing.T, w *journaled) func() {
+		w.small(t, 1)
+		longAfterFlushes(w.vm)
+		snapshot(t, w.vm, "t")
+		old := bytes.Clone(w.want)
+		w.small(t, 2)
+		return func() { requireSame(t, old, viewed(t, w.vm, "t", "root"), "the snapshot") }
+	},
 	"a revert": func(t *testing.T, w *journaled) func() {
 		old := viewed(t, w.vm, "s", "root")
 		w.small(t, 1)
@@ -447,6 +455,9 @@ func TestConcurrentFlushesToJournal(t *testing.T) {
 		}
 		c.run(2, func(_ *rand.Rand, i int) error {
 			name := fmt.Sprintf("s%d-%d", round, i)
+			if i == 0 {
+				longAfterFlushes(v)
+			}
 			_, err := v.CreateSnapshot(CreateOptions{Name: name})
 			if i == 1 {
 				_, dropErr := v.DeleteSnapshots([]string{name})

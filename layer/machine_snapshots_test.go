@@ -22,6 +22,10 @@ func (m *machine) snapshot(t *rapid.T) {
 		o.Files = v.fileNames()[:1]
 		files = []*modelFile{v.files[o.Files[0]]}
 	}
+	o.Held = rapid.Bool().Draw(t, "held")
+	if rapid.Bool().Draw(t, "long after the last flush") {
+		longAfterFlushes(vm)
+	}
 	info, err := vm.CreateSnapshot(o)
 	switch {
 	case v.hidden != nil && err != nil:

@@ -175,6 +175,9 @@ func (w *worker) step() error {
 func (w *worker) snapshot() error {
 	name := fmt.Sprintf("s%d", w.count)
 	w.say("snapshot", name, w.count)
+	if w.count%2 == 0 {
+		longAfterFlushes(w.vm)
+	}
 	if _, err := w.vm.CreateSnapshot(CreateOptions{Name: name}); err != nil {
 		return err
 	}

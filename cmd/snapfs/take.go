@@ -3,7 +3,7 @@ package main
 // Taking a snapshot as the VM's policy wants it.
 //
 //	pre scripts, reach the guest    nobody waits
-//	prepare                         nobody waits: all is flushed
+//	prepare                         nobody waits: what the guest would wait for is flushed
 //	freeze, swap, thaw              the guest stands still
 //	seal, beside the thaw           its flushes wait
 //	post scripts, label             nobody waits
@@ -150,7 +150,9 @@ func (a *attempt) begin() error {
 }
 
 func (a *attempt) prepare() error {
-	pending, err := a.vm.PrepareSnapshot(a.request.CreateOptions)
+	options := a.request.CreateOptions
+	options.Held = a.running && a.freezes()
+	pending, err := a.vm.PrepareSnapshot(options)
 	if err != nil {
 		return err
 	}
