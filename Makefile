@@ -58,7 +58,7 @@ test: deps build check unit race integration
 demo: deps build
 	$(GO) run ./integration/demo -snapfs bin/snapfs
 
-# snapfs beside what is used otherwise, in some five minutes, or with FULL=1 in up to an hour. Best on a machine that does
+# snapfs beside what is used otherwise, in three to four minutes, or with FULL=1 in up to an hour. Best on a machine that does
 # nothing else; docs/performance.md says how to read it. BENCH="-only=reads -against=OLD" for parts, or for two binaries.
 bench: deps build
 	$(GO) run ./bench $(if $(FULL),-full) $(BENCH)
