@@ -11,15 +11,16 @@ import "time"
 const (
 	aheadBytes   = writebackFrom // from so many unsynced ones on
 	aheadRegions = 2048          // and from so many regions with anything uncommitted
-	flushHabit   = time.Second   // whoever has flushed within that will do it again soon
+	flushHabit   = time.Second   // a VM of which a file was flushed within that will do it again soon
 )
 
 // flushAhead has the index know what a file holds, where that should not wait for the seal. held: the guest is to be held still
 // for the instant, which comes to a flush.
 func (f *File) flushAhead(held bool) error {
+	flushes := time.Since(time.Unix(0, f.vm.flushed.Load())) < flushHabit
 	w := f.state.Load().head.writer()
-	if w != nil && !held && time.Since(time.Unix(0, f.flushed.Load())) > flushHabit && w.unsynced.Load() < aheadBytes && w.dirty.Regions() < aheadRegions {
-		return nil
+	if w == nil || held || flushes || w.unsynced.Load() >= aheadBytes || w.dirty.Regions() >= aheadRegions {
+		return f.Commit(true)
 	}
-	return f.Commit(true)
+	return nil
 }

@@ -17,7 +17,7 @@ func TestFlushAhead(t *testing.T) {
 	}{
 		"a guest that never flushes":              {write: 100},
 		"one that is held still":                  {write: 100, held: true, ahead: true},
-		"one that flushes":                        {write: 100, flushes: true, ahead: true},
+		"one that flushes another of its disks":   {write: 100, flushes: true, ahead: true},
 		"one that has written much":               {write: aheadBytes / blockSize, ahead: true},
 		"one that has discarded all over a disk":  {discards: aheadRegions, ahead: true},
 		"one that has discarded in a few regions": {discards: aheadRegions / 2},
@@ -25,6 +25,7 @@ func TestFlushAhead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t, Options{})
 			v := makeVM(t, s, "web")
+			log := makeFile(t, v, "log", blockSize)
 			f := makeFile(t, v, "root", 2*aheadRegions*windowSize)
 			write(t, f, blocksOf(1, blocks), 0)
 			for i := range c.discards {
@@ -35,7 +36,7 @@ func TestFlushAhead(t *testing.T) {
 			copy(want, blocksOf(2, c.write))
 			longAfterFlushes(v)
 			if c.flushes {
-				flush(t, f)
+				flush(t, log)
 			}
 			if c.write > 0 {
 				write(t, f, blocksOf(2, c.write), 0)
@@ -55,7 +56,8 @@ func TestFlushAhead(t *testing.T) {
 			n, err := v.Snapshot("one")
 			require.NoError(t, err)
 			got := make([]byte, len(want))
-			w := n.Views()[0]
+			w, err := n.View("root")
+			require.NoError(t, err)
 			require.NoError(t, w.Open(viewHandle))
 			defer w.Close(viewHandle)
 			_, err = tryOrWait(w, got, 0)

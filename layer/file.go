@@ -26,7 +26,6 @@ type File struct {
 	grown     atomic.Int64 // the size that is about to be shown
 	allocated atomic.Int64 // blocks that read as data
 	mtime     atomic.Int64 // ns since 1970
-	flushed   atomic.Int64 // the same: when somebody last asked for a flush
 	state     atomic.Pointer[fileState]
 	voiding   atomic.Pointer[gate] // while blocks that a shrink cut off are cleared
 

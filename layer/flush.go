@@ -15,7 +15,7 @@ import (
 // Flush makes durable what was written before the call: fsync(2), or fdatasync(2) with dataOnly, which leaves out
 // times that alone changed. It waits while a snapshot of the VM is being sealed.
 func (f *File) Flush(dataOnly bool) error {
-	f.flushed.Store(time.Now().UnixNano())
+	f.vm.flushed.Store(time.Now().UnixNano())
 	return f.flushHead(want{times: !dataOnly})
 }
 
@@ -34,7 +34,7 @@ func (f *File) flushHead(what want) error {
 // how it ended: ErrWait if the index has to be told, or another flush or a snapshot is under way. It may be called after the
 // return, by whoever writes what several flush, and must not wait for anything.
 func (f *File) TryFlush(done func(error)) {
-	f.flushed.Store(time.Now().UnixNano())
+	f.vm.flushed.Store(time.Now().UnixNano())
 	if !f.vm.sealing.TryRLock() {
 		done(ErrWait)
 		return

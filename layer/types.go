@@ -134,8 +134,9 @@ type SnapshotInfo struct {
 }
 
 // CreateOptions of a snapshot. Files nil: all of the VM's that its policy does not exclude. Auto: the policy's schedule
-// made it, and may delete it. Held: the guest is to be held still for the instant. Image is to become its memory, complete by when Seal asks for the verdict. Running and
-// Machine are what the machine's monitor told before, the latter a JSON document of at most MaxMachine bytes.
+// made it, and may delete it. Held: the guest is to be held still for the instant. Image is to become its memory,
+// complete by when Seal asks for the verdict. Running and Machine are what the machine's monitor told before, the latter a
+// JSON document of at most MaxMachine bytes.
 type CreateOptions struct {
 	Name, Description string
 	Files             []string

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ type VM struct {
 
 	sealing sync.RWMutex // shared by flushes, exclusive from the swap of heads until they are sealed
 	barrier sync.RWMutex // shared by every change to a file, exclusive for the instant of a swap
+
+	flushed atomic.Int64 // when a flush of a file was last asked for, in ns since 1970
 
 	usage paced[map[SnapshotID]int64]
 
