@@ -35,9 +35,6 @@ func TestFlushAhead(t *testing.T) {
 			want := blocksOf(1, blocks)
 			copy(want, blocksOf(2, c.write))
 			longAfterFlushes(v)
-			if c.flushes {
-				flush(t, log)
-			}
 			if c.write > 0 {
 				write(t, f, blocksOf(2, c.write), 0)
 			}
@@ -46,6 +43,9 @@ func TestFlushAhead(t *testing.T) {
 			}
 			require.True(t, f.pending())
 
+			if c.flushes {
+				flush(t, log)
+			}
 			p, err := v.PrepareSnapshot(CreateOptions{Name: "one", Held: c.held})
 			require.NoError(t, err)
 			require.Equal(t, c.ahead, !f.pending())

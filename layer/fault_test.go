@@ -137,7 +137,7 @@ func torn(step faultStep) faultStep {
 
 func snapshotStep(name string) faultStep {
 	return onVM("snapshot "+name, "web", func(v *VM) error {
-		longAfterFlushes(v) // as it is in memoryStep, all is flushed ahead
+		longAfterFlushes(v) // in memoryStep all is flushed ahead
 		_, err := v.CreateSnapshot(CreateOptions{Name: name})
 		return err
 	})
